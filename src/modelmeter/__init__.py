@@ -1,0 +1,16 @@
+"""modelmeter, a metrics server for AI model stats. The modules, in the order in which an event meets them:
+
+web/ingest   HTTP body in, 202 out
+decoder      JSON, NDJSON, Arrow -> Batch; what is refused and why
+ingester     many Batches -> one message on the queue, one commit (group commit)
+queue/       the contract and its implementations
+worker       messages -> chunks + rollups + ledger + event alerts, one transaction a claim
+chunk        Batch -> compressed columns, and back
+rollup       fold a Batch into rollups; merge; stats of a rollup
+sketch       the exponential histogram: add, merge, quantile
+compactor    folds rollup partials and joins small chunks
+store/       Postgres: the only place that knows SQL
+web/         stats, events, alerts, health
+"""
+
+__version__ = "0.1.0"

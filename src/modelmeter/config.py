@@ -1,0 +1,106 @@
+"""Every setting, read once, in one place: a default, a unit and a help line each.
+
+A setting comes from the command line or from `MODELMETER_<NAME>`. All errors are reported together,
+and an unknown `MODELMETER_` name gets a «did you mean».
+"""
+
+import difflib
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from modelmeter.errors import WrongSetting
+
+MEBIBYTE = 1024 * 1024
+
+
+def default_data_dir() -> Path:
+    """Where the embedded Postgres lives: /var/lib/modelmeter for root, else the user's data directory."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/modelmeter")
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "modelmeter"
+
+
+class Config(BaseSettings):
+    """The settings of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELMETER_", extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Directory of the embedded Postgres; used when no database URL is given.",
+    )
+    database_url: str = Field(
+        "", description="PostgreSQL 15 to 18, as postgresql://user:password@host/database. Empty: embedded."
+    )
+    queue: str = Field("postgres:", description="The queue's URL. postgres: is the same database.")
+    rules: Path | None = Field(None, description="Rules file (YAML, Prometheus' format).")
+    api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
+    worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
+    grace_seconds: float = Field(10, gt=0, description="After SIGTERM, how long work in hand may take.")
+    log_level: str = Field("info", description="debug, info, warning or error.")
+
+    body_limit_bytes: int = Field(
+        32 * MEBIBYTE, ge=1024, description="Largest request body, packed or unpacked."
+    )
+    ingest_buffer_limit_bytes: int = Field(
+        96 * MEBIBYTE, ge=1024, description="Bodies in hand at one API process; beyond it, 429."
+    )
+    stream_limit: int = Field(100_000, ge=1, description="Streams (sets of labels) in the database.")
+    metric_limit: int = Field(10_000, ge=1, description="Different metric names in the database.")
+    future_limit_seconds: int = Field(600, ge=0, description="How far ahead of now a timestamp may be.")
+    queue_limit_bytes: int = Field(
+        4096 * MEBIBYTE, ge=1024, description="Packed backlog in the queue; beyond it, 429."
+    )
+    claim_limit_events: int = Field(250_000, ge=1, description="Events that a worker takes at a time.")
+    claim_limit_bytes: int = Field(
+        64 * MEBIBYTE, ge=1024, description="Packed bytes that a worker takes at a time."
+    )
+    chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
+    compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
+    ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")
+    alert_lines_per_second: int = Field(
+        20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
+    )
+
+    @field_validator("rules")
+    @classmethod
+    def _rules_exist(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.lower() not in {"debug", "info", "warning", "error"}:
+            raise ValueError("must be debug, info, warning or error")
+        return value.lower()
+
+
+def read_config(**overrides: object) -> Config:
+    """The settings from the environment, with those of the command line (not None) on top.
+
+    WrongSetting names every wrong value and every unknown MODELMETER_ variable at once.
+    """
+    problems = []
+    known = {f"MODELMETER_{name.upper()}" for name in Config.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith("MODELMETER_") and not name.startswith("MODELMETER_TEST_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            problems.append(f"{name}: unknown setting" + (f"; did you mean {near[0]}?" if near else ""))
+    try:
+        config = Config(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems += [
+            f"{str(item['loc'][0] if item['loc'] else 'setting')}: {item['msg']} (given: {item['input']!r})"
+            for item in error.errors()
+        ]
+    if problems:
+        raise WrongSetting("\n".join(problems))
+    return config

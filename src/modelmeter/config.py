@@ -45,22 +45,16 @@ class Config(BaseSettings):
     grace_seconds: float = Field(10, gt=0, description="After SIGTERM, how long work in hand may take.")
     log_level: str = Field("info", description="debug, info, warning or error.")
 
-    body_limit_bytes: int = Field(
-        32 * MEBIBYTE, ge=1024, description="Largest request body, packed or unpacked."
-    )
+    body_limit_bytes: int = Field(32 * MEBIBYTE, ge=1024, description="Largest request body, packed or unpacked.")
     ingest_buffer_limit_bytes: int = Field(
         96 * MEBIBYTE, ge=1024, description="Bodies in hand at one API process; beyond it, 429."
     )
     stream_limit: int = Field(100_000, ge=1, description="Streams (sets of labels) in the database.")
     metric_limit: int = Field(10_000, ge=1, description="Different metric names in the database.")
     future_limit_seconds: int = Field(600, ge=0, description="How far ahead of now a timestamp may be.")
-    queue_limit_bytes: int = Field(
-        4096 * MEBIBYTE, ge=1024, description="Packed backlog in the queue; beyond it, 429."
-    )
+    queue_limit_bytes: int = Field(4096 * MEBIBYTE, ge=1024, description="Packed backlog in the queue; beyond it, 429.")
     claim_limit_events: int = Field(250_000, ge=1, description="Events that a worker takes at a time.")
-    claim_limit_bytes: int = Field(
-        64 * MEBIBYTE, ge=1024, description="Packed bytes that a worker takes at a time."
-    )
+    claim_limit_bytes: int = Field(64 * MEBIBYTE, ge=1024, description="Packed bytes that a worker takes at a time.")
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
     ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")
@@ -98,7 +92,7 @@ def read_config(**overrides: object) -> Config:
         config = Config(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         problems += [
-            f"{str(item['loc'][0] if item['loc'] else 'setting')}: {item['msg']} (given: {item['input']!r})"
+            f"{item['loc'][0] if item['loc'] else 'setting'!s}: {item['msg']} (given: {item['input']!r})"
             for item in error.errors()
         ]
     if problems:

@@ -1,0 +1,160 @@
+"""The composition root: what each process is made of."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from functools import partial
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.routing import Route
+
+from modelmeter import __version__, telemetry
+from modelmeter.compactor import Compactor
+from modelmeter.config import Config
+from modelmeter.errors import ModelmeterError, WrongSetting
+from modelmeter.ingester import Ingester
+from modelmeter.notify.log import AlertLog
+from modelmeter.queue import Consumer, Producer
+from modelmeter.reader import Reader
+from modelmeter.rule import read_rules
+from modelmeter.runner import Leadership, Stop, run_loop, watch_parent
+from modelmeter.store.queue import PostgresConsumer, PostgresProducer
+from modelmeter.store.writer import Catalog
+from modelmeter.web import events, health, stats
+from modelmeter.web.ingest import Gate, Ingest
+from modelmeter.web.problem import on_error
+from modelmeter.worker import Worker
+
+log = logging.getLogger(__name__)
+
+KEEPER_LOCK = 0x6D6D_0010
+_IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+def make_producer(config: Config) -> Producer:
+    """The API's side of the queue that the setting `queue` names."""
+    _check_queue(config)
+    return PostgresProducer(config.database_url)
+
+
+def make_consumer(config: Config) -> Consumer:
+    """The worker's side of the same."""
+    _check_queue(config)
+    return PostgresConsumer(config.database_url)
+
+
+def _check_queue(config: Config) -> None:
+    if config.queue not in ("postgres:", "postgres"):
+        raise WrongSetting(f"queue: {config.queue!r} is not known; so far there is postgres:, the same database")
+
+
+def make_api(config: Config) -> FastAPI:
+    """The ASGI application."""
+    producer = make_producer(config)
+    ingester = Ingester(producer)
+    gate = Gate(config, producer)
+    reader = Reader(config.database_url)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(gate.watch(lambda: config.database_url))
+        yield
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+        await ingester.drain()
+        await producer.close()
+        reader.close()
+
+    api = FastAPI(title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION)
+    api.add_exception_handler(ModelmeterError, on_error)
+    ingest = Ingest(config, gate, ingester)
+    # First of all routes, and without FastAPI's layers: this is the hot path.
+    api.router.routes[:0] = [
+        Route("/events", ingest, methods=["POST"], include_in_schema=False),
+        Route("/stats", ingest, methods=["POST"], include_in_schema=False),
+    ]
+    api.include_router(stats.make_router(reader))
+    api.include_router(events.make_router(reader))
+    api.include_router(health.make_router(gate))
+    events.describe_ingest(api)
+    return api
+
+
+_DESCRIPTION = "Events of models in, stats out. See the README for examples."
+
+
+def run_api(config: Config, listener: socket.socket | None = None) -> None:
+    """Serve until SIGTERM; requests in hand are answered."""
+    watch_parent(partial(os.kill, os.getpid(), 15))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_api(config),
+            host=config.host,
+            port=config.port,
+            loop="uvloop",
+            http="httptools",
+            access_log=False,
+            log_config=None,
+            log_level=logging.WARNING,
+            backlog=2048,
+            timeout_graceful_shutdown=int(config.grace_seconds),
+            timeout_keep_alive=75,
+            server_header=False,
+            ws="none",
+        )
+    )
+    server.run(sockets=[listener] if listener else None)
+
+
+def run_worker(config: Config) -> None:
+    """Store what the queue brings until SIGTERM; the claim in hand is finished."""
+    stop = Stop()
+    stop.install()
+    alerts = AlertLog(read_rules(config.rules) if config.rules else [], config.alert_lines_per_second)
+    consumer = make_consumer(config)
+    catalog = Catalog(config.database_url)
+    worker = Worker(config, consumer, catalog, alerts.look_at)
+    idle = 0
+
+    def run_once() -> bool:
+        stored = worker.run_once()
+        if stored is None:
+            alerts.flush()
+            return False
+        telemetry.EVENTS_STORED.inc(stored.events)
+        telemetry.MESSAGES_STORED.inc(stored.messages)
+        telemetry.BATCH_EVENTS.observe(stored.events)
+        telemetry.STORE_SECONDS.observe(stored.seconds)
+        telemetry.LAG_SECONDS.observe(stored.lag_seconds)
+        return True
+
+    def pause(busy: bool) -> float:
+        nonlocal idle
+        idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
+        return 0.0 if busy else _IDLE_SECONDS[idle]
+
+    run_loop("worker", run_once, stop, pause)
+    consumer.close()
+    catalog.close()
+
+
+def run_keeper(config: Config) -> None:
+    """The loops of which one instance is enough: the leader's."""
+    stop = Stop()
+    stop.install()
+    leadership = Leadership(config.database_url, KEEPER_LOCK)
+    compactor = Compactor(config)
+    consumer = make_consumer(config)
+
+    def run_once() -> bool:
+        if not leadership.held():
+            return False
+        consumer.tidy()
+        return compactor.run_once()
+
+    run_loop("keeper", run_once, stop, lambda busy: 0.05 if busy else config.compact_interval_seconds)

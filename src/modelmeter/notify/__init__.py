@@ -1,0 +1,1 @@
+"""Destinations of notifications. So far the log: the ALERT line."""

@@ -1,0 +1,63 @@
+"""ALERT lines on standard output, a bounded number a second for each rule, then one line with how many more."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from modelmeter import telemetry
+from modelmeter.batch import Batch
+from modelmeter.rule import EventRule, event_fields
+
+
+class AlertLog:
+    """Writes what event rules find in committed events."""
+
+    def __init__(
+        self,
+        rules: Sequence[EventRule],
+        lines_per_second: int,
+        out: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rules = rules
+        self._limit = lines_per_second
+        self._out = out or sys.stdout
+        self._clock = clock
+        self._second = [0.0] * len(rules)
+        self._written = [0] * len(rules)
+        self._more = [0] * len(rules)
+
+    def look_at(self, batches: Sequence[Batch]) -> None:
+        """Judge every event of committed batches by every rule."""
+        for number, rule in enumerate(self._rules):
+            for batch in batches:
+                rows = rule.judge(batch)
+                if rows.size:
+                    self._write(number, rule, batch, rows.tolist())
+        self.flush()
+
+    def _write(self, number: int, rule: EventRule, batch: Batch, rows: list[int]) -> None:
+        now = self._clock()
+        if now - self._second[number] >= 1:
+            self._say_more(number)
+            self._second[number], self._written[number] = now, 0
+        room = max(self._limit - self._written[number], 0)
+        for row in rows[:room]:
+            self._out.write(f"ALERT {rule.words}, {event_fields(batch, row)}\n")
+        self._written[number] += min(room, len(rows))
+        self._more[number] += max(len(rows) - room, 0)
+
+    def flush(self) -> None:
+        """Say how many lines were left out, once their second is over."""
+        now = self._clock()
+        for number in range(len(self._rules)):
+            if now - self._second[number] >= 1:
+                self._say_more(number)
+        self._out.flush()
+
+    def _say_more(self, number: int) -> None:
+        if self._more[number]:
+            telemetry.ALERT_LINES_SUPPRESSED.labels(self._rules[number].name).inc(self._more[number])
+            self._out.write(f"ALERT {self._rules[number].words}, {self._more[number]} more\n")
+            self._more[number] = 0

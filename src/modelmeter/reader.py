@@ -1,0 +1,288 @@
+"""Answers from what is stored: stats of any span, exact to the microsecond, and the raw events.
+
+A span is covered by days, then hours, then minutes, from the folded rollups and the partials together; the minutes
+that the span cuts through are folded from raw chunks. One snapshot serves a whole answer. Readers never write.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from modelmeter import rollup
+from modelmeter.batch import Labels
+from modelmeter.chunk import unpack_floats, unpack_ints
+from modelmeter.errors import NotFound, Unavailable
+from modelmeter.rollup import Rollups, Stats
+from modelmeter.store.rollups import read_rollups
+from modelmeter.store.sql import load
+from modelmeter.window import DAY, HOUR, MINUTE, Span, ceil, floor, to_datetime, to_micros
+
+SQL = load("read.sql")
+_CONNECTIONS = 8
+_MODEL = "model"
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One version of a model. Times are microseconds."""
+
+    name: str
+    version: str
+    events: int
+    first_at: int
+    last_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A raw event; `timestamp` in microseconds."""
+
+    labels: Labels
+    timestamp: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The stats of some streams in a span, by metric."""
+
+    events: int
+    metrics: dict[str, Stats]
+
+
+def cover(span: Span) -> list[tuple[str, int, int]]:
+    """(table, start, end): whole windows, the coarsest first, that tile the minutes of `span`; and all partials.
+
+    The minutes that the span cuts through are included whole.
+    """
+    start, end = floor(span.start, MINUTE), ceil(span.end, MINUTE)
+    if start >= end:
+        return []
+    hours = (min(ceil(start, HOUR), end), max(floor(end, HOUR), start))
+    ranges: list[tuple[str, int, int]] = []
+    if hours[0] >= hours[1]:
+        ranges.append(("rollup_1m", start, end))
+    else:
+        days = (ceil(hours[0], DAY), floor(hours[1], DAY))
+        ranges += [("rollup_1m", start, hours[0]), ("rollup_1m", hours[1], end)]
+        if days[0] >= days[1]:
+            ranges.append(("rollup_1h", *hours))
+        else:
+            ranges += [
+                ("rollup_1h", hours[0], days[0]),
+                ("rollup_1h", days[1], hours[1]),
+                ("rollup_1d", *days),
+            ]
+    ranges.append(("rollup_partial", start, end))
+    return [one for one in ranges if one[1] < one[2]]
+
+
+class Reader:
+    """Safe to use from many threads; each answer takes one connection for its time."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            conninfo,
+            min_size=0,
+            max_size=_CONNECTIONS,
+            open=False,
+            timeout=5,
+            max_idle=300,
+            kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "modelmeter reader"},
+        )
+        self._metric_names: dict[int, str] = {}
+
+    def close(self) -> None:
+        self._pool.close()
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        """A connection in a read-only transaction that sees one state."""
+        if self._pool.closed:
+            self._pool.open()
+        try:
+            with self._pool.connection() as connection:
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                try:
+                    yield connection
+                finally:
+                    if not connection.closed:
+                        connection.execute("ROLLBACK")
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            lines = str(error).strip().splitlines()
+            raise Unavailable(f"the database is away: {lines[0] if lines else error!r}") from error
+        except psycopg.errors.UndefinedTable:
+            raise Unavailable("the schema is not there yet; run: modelmeter migrate") from None
+
+    def models(self, name: str | None = None) -> list[Model]:
+        """All models and versions; of one model, NotFound when there is none."""
+        with self._snapshot() as connection:
+            rows = connection.execute(SQL["models"], {"name": name}).fetchall()
+            if name is not None and not rows:
+                raise self._no_model(connection, name, None)
+        return [
+            Model(found, version, events, to_micros(first), to_micros(last))
+            for found, version, events, first, last in rows
+        ]
+
+    def stats(
+        self,
+        name: str,
+        version: str | None,
+        span: Span,
+        labels: dict[str, str],
+        metric: str | None,
+        quantiles: Sequence[float],
+    ) -> Summary:
+        """Stats of the events in `span` with these labels, by metric. NotFound for an unknown model or metric."""
+        with self._snapshot() as connection:
+            streams = list(self._streams(connection, name, version, labels))
+            metrics = None
+            if metric is not None:
+                metrics = [rollup.EVENTS, self._metric_id(connection, metric)]
+            merged = rollup.merge(self._rollups(connection, streams, metrics, span), by_stream=False, by_window=False)
+            names = self._names(connection, merged.metric.tolist())
+        summary = Summary(0, {})
+        for row, metric_id in enumerate(merged.metric.tolist()):
+            if metric_id == rollup.EVENTS:
+                summary = Summary(int(merged.count[row]), summary.metrics)
+            else:
+                summary.metrics[names[metric_id]] = rollup.stats(merged, row, quantiles)
+        return Summary(summary.events, dict(sorted(summary.metrics.items())))
+
+    def events(self, name: str, version: str | None, span: Span, labels: dict[str, str], limit: int) -> list[Event]:
+        """The newest `limit` raw events in `span`, newest first."""
+        with self._snapshot() as connection:
+            streams = self._streams(connection, name, version, labels)
+            found: list[Event] = []
+            scope: dict[str, Any] = {"streams": list(streams), "start": to_datetime(span.start)}
+            end = span.end
+            while streams and len(found) < limit:
+                scope |= {"day": to_datetime(floor(span.start, DAY)), "end": to_datetime(end)}
+                row = connection.execute(SQL["newest_day"], scope).fetchone()
+                if row is None or row[0] is None:
+                    break
+                day = floor(to_micros(row[0]), DAY)
+                scope["day"] = to_datetime(day)
+                found += self._events_of_day(connection, scope, streams, span, limit - len(found))
+                end = day
+            return found
+
+    def _events_of_day(
+        self, connection: Connection, scope: dict[str, Any], streams: dict[int, Labels], span: Span, limit: int
+    ) -> list[Event]:
+        found: list[Event] = []
+        for table, place, chunk_end in connection.execute(SQL["chunks_of_day"], scope).fetchall():
+            if len(found) >= limit and to_micros(chunk_end) <= found[limit - 1].timestamp:
+                break
+            row = connection.execute(SQL["chunk_at"], (table, place), binary=True).fetchone()
+            assert row is not None
+            stream, count, metrics, columns = row
+            timestamp = unpack_ints(columns[0], count)
+            low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
+            low = max(low, high - limit)
+            names = self._names(connection, metrics)
+            values = [unpack_floats(column, count)[low:high].tolist() for column in columns[1:]]
+            for offset, instant in enumerate(timestamp[low:high].tolist()):
+                event = {
+                    names[metric]: column[offset]
+                    for metric, column in zip(metrics, values, strict=True)
+                    if column[offset] == column[offset]  # noqa: PLR0124  NaN: absent
+                }
+                found.append(Event(streams[stream], instant, event))
+            found.sort(key=lambda event: -event.timestamp)
+            del found[limit:]
+        return found
+
+    def _rollups(self, connection: Connection, streams: list[int], metrics: list[int] | None, span: Span) -> Rollups:
+        """Partials whose merge is the fold of exactly the events in `span`."""
+        rows = read_rollups(connection, cover(span), streams, metrics)
+        minutes = {floor(edge, MINUTE) for edge in (span.start, span.end) if edge % MINUTE}
+        parts = []
+        for minute in sorted(minutes):
+            # Partials that lie inside the span as a whole need no raw data; those that it cuts through do.
+            here = (rows.window == minute) & (rows.last_at < minute + MINUTE)
+            inside = (rows.first_at >= span.start) & (rows.last_at < span.end)
+            if (here & ~inside).any():
+                part = Span(max(minute, span.start), min(minute + MINUTE, span.end))
+                parts.append(self._fold_raw(connection, streams, metrics, minute, part))
+                rows = rollup.select(rows, ~here)
+        return rollup.concat([rows, *parts])
+
+    @staticmethod
+    def _fold_raw(
+        connection: Connection, streams: list[int], metrics: list[int] | None, window: int, span: Span
+    ) -> Rollups:
+        scope = {
+            "streams": streams,
+            "start": to_datetime(span.start),
+            "end": to_datetime(span.end),
+            "day": to_datetime(floor(span.start, DAY)),
+        }
+        parts = [rollup.EMPTY]
+        for stream, count, its_metrics, columns in connection.execute(SQL["chunks"], scope, binary=True):
+            timestamp = unpack_ints(columns[0], count)
+            low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
+            if low == high:
+                continue
+            timestamp = timestamp[low:high]
+            ids = np.full(timestamp.size, stream, np.int32)
+            windows = np.full(timestamp.size, window)
+            starts = np.zeros(1, np.int64)
+            parts.append(rollup.fold_events(ids, windows, timestamp, starts))
+            for metric, column in zip(its_metrics, columns[1:], strict=True):
+                if metrics is None or metric in metrics:
+                    values = unpack_floats(column, count)[low:high]
+                    parts.append(rollup.fold_metric(ids, metric, windows, timestamp, values, starts))
+        return rollup.concat(parts)
+
+    def _streams(
+        self, connection: Connection, name: str, version: str | None, labels: dict[str, str]
+    ) -> dict[int, Labels]:
+        scope = {"name": name, "version": version, "labels": json.dumps(labels)}
+        found = {
+            stream: tuple(sorted(its_labels.items()))
+            for stream, _, its_labels in connection.execute(SQL["streams"], scope, prepare=True)
+        }
+        if not found and not (
+            labels and connection.execute(SQL["streams"], scope | {"labels": "{}"}).fetchone() is not None
+        ):
+            raise self._no_model(connection, name, version)
+        return found
+
+    @staticmethod
+    def _no_model(connection: Connection, name: str, version: str | None) -> NotFound:
+        names = [row[0] for row in connection.execute(SQL["model_names"])]
+        if name in names and version is not None:
+            versions = [row[0] for row in connection.execute(SQL["versions"], (name,))]
+            near = difflib.get_close_matches(version, versions, n=3, cutoff=0) or sorted(versions)[:3]
+            return NotFound(
+                f"{name} has no version {version!r}; there is {', '.join(near)}", nearest=near, what="version"
+            )
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
+        hint = f"; the nearest are {', '.join(near)}" if near else ("" if names else "; no event has come yet")
+        return NotFound(f"there is no model {name!r}{hint}", nearest=near, what=_MODEL)
+
+    def _metric_id(self, connection: Connection, metric: str) -> int:
+        for _ in range(2):
+            for metric_id, name in self._metric_names.items():
+                if name == metric:
+                    return metric_id
+            self._metric_names = dict(connection.execute(SQL["metrics"]).fetchall())
+        near = difflib.get_close_matches(metric, self._metric_names.values(), n=3, cutoff=0.3)
+        hint = f"; the nearest are {', '.join(near)}" if near else ""
+        raise NotFound(f"there is no metric {metric!r}{hint}", nearest=near, what="metric")
+
+    def _names(self, connection: Connection, metrics: Sequence[int]) -> dict[int, str]:
+        if any(metric != rollup.EVENTS and metric not in self._metric_names for metric in metrics):
+            self._metric_names = dict(connection.execute(SQL["metrics"]).fetchall())
+        return self._metric_names

@@ -1,0 +1,175 @@
+"""The rule file: Prometheus' groups of rules, in YAML. Here the first kind: event rules, judged on every event.
+
+    groups:
+      - name: quality
+        rules:
+          - alert: LowAccuracy
+            event: prediction_accuracy{env="prod"} < 0.3
+
+A wrong file is refused whole, with file, line and reason.
+"""
+
+import difflib
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import promql_parser
+import yaml
+from numpy.typing import NDArray
+
+from modelmeter.batch import Batch, Labels
+from modelmeter.errors import WrongSetting
+
+_COMPARISONS: dict[str, tuple[str, Callable[[Any, float], Any]]] = {
+    "<": ("lower than", operator.lt),
+    "<=": ("at most", operator.le),
+    ">": ("higher than", operator.gt),
+    ">=": ("at least", operator.ge),
+    "==": ("equal to", operator.eq),
+    "!=": ("not equal to", operator.ne),
+}
+_MATCHES: dict[str, Callable[[str, re.Pattern[str] | str], bool]] = {
+    "MatchOp.Equal": lambda value, wanted: value == wanted,
+    "MatchOp.NotEqual": lambda value, wanted: value != wanted,
+    "MatchOp.Re": lambda value, wanted: re.fullmatch(wanted, value) is not None,
+    "MatchOp.NotRe": lambda value, wanted: re.fullmatch(wanted, value) is None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """A condition on one label; an absent label is the empty string."""
+
+    label: str
+    op: str
+    value: str
+
+    def matches(self, labels: Labels) -> bool:
+        return _MATCHES[self.op](dict(labels).get(self.label, ""), self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRule:
+    """Fires for every event whose metric compares so, and whose labels match."""
+
+    name: str
+    metric: str
+    comparison: str
+    threshold: float
+    matchers: tuple[Matcher, ...]
+
+    @property
+    def words(self) -> str:
+        """`prediction_accuracy lower than 0.3`"""
+        threshold = int(self.threshold) if self.threshold.is_integer() else self.threshold
+        return f"{self.metric} {_COMPARISONS[self.comparison][0]} {threshold}"
+
+    def judge(self, batch: Batch) -> NDArray[np.intp]:
+        """The rows of the events for which the rule fires, in order. An event without the metric is none."""
+        column = batch.metrics.get(self.metric)
+        if column is None:
+            return np.zeros(0, np.intp)
+        fires = _COMPARISONS[self.comparison][1](column, self.threshold)
+        if self.comparison == "!=":
+            fires &= ~np.isnan(column)
+        if not fires.any():
+            return np.zeros(0, np.intp)
+        if self.matchers:
+            suits = np.array([all(matcher.matches(labels) for matcher in self.matchers) for labels in batch.streams])
+            fires &= suits[batch.stream]
+        return np.flatnonzero(fires)
+
+
+def event_fields(batch: Batch, row: int) -> dict[str, str | float]:
+    """One event as its sender wrote it: name, version, the other labels, then the metrics it has."""
+    labels = dict(batch.streams[int(batch.stream[row])])
+    fields: dict[str, str | float] = {"name": labels.pop("name"), "version": labels.pop("version"), **labels}
+    for metric, column in batch.metrics.items():
+        value = float(column[row])
+        if value == value:  # noqa: PLR0124  NaN: absent
+            fields[metric] = value
+    return fields
+
+
+def parse_event(text: str) -> tuple[str, str, float, tuple[Matcher, ...]]:
+    """`metric{label="x"} < 0.3` to metric, comparison, threshold and matchers. ValueError says what is wrong."""
+    form = 'write it as: metric < 0.3, or metric{label="value"} >= 5'
+    try:
+        tree = promql_parser.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} cannot be read ({str(error).strip()}); {form}") from None
+    if not isinstance(tree, promql_parser.BinaryExpr) or not isinstance(tree.lhs, promql_parser.VectorSelector):
+        raise ValueError(f"{text!r} is no comparison of a metric with a number; {form}")
+    comparison = str(tree.op)
+    if comparison not in _COMPARISONS:
+        raise ValueError(f"{comparison!r} is no comparison; {form}")
+    try:
+        threshold = float(str(tree.rhs))
+    except ValueError:
+        raise ValueError(f"{str(tree.rhs)!r} is no number; {form}") from None
+    selector = tree.lhs
+    if selector.name is None or selector.offset is not None or selector.at is not None:
+        raise ValueError(f"{text!r} needs a metric's name, without offset or @; {form}")
+    matchers = tuple(Matcher(found.name, str(found.op), found.value) for found in selector.matchers.matchers)
+    return selector.name, comparison, threshold, matchers
+
+
+_RULE_FIELDS = {"alert", "event", "labels", "annotations"}
+
+
+def read_rules(path: Path) -> list[EventRule]:
+    """The rules of a file. WrongSetting with file, line and reason when anything in it is wrong."""
+    try:
+        root = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongSetting(f"{path}: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise WrongSetting(f"{path}:{line}: not YAML: {error.problem}") from None
+    if root is None:
+        return []
+
+    def wrong(node: yaml.Node, reason: str) -> WrongSetting:
+        return WrongSetting(f"{path}:{node.start_mark.line + 1}: {reason}")
+
+    def fields(node: yaml.Node, allowed: set[str], what: str) -> dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            raise wrong(node, f"{what} must be a mapping with {', '.join(sorted(allowed))}")
+        found: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if key.value not in allowed:
+                near = difflib.get_close_matches(str(key.value), allowed, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(allowed))}"
+                raise wrong(key, f"{what} has no field {key.value!r}; {hint}")
+            if key.value in found:
+                raise wrong(key, f"{key.value} stands twice")
+            found[key.value] = value
+        return found
+
+    def items(node: yaml.Node | None, owner: yaml.Node, what: str) -> list[yaml.Node]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise wrong(node or owner, f"{what} must be a list")
+        return list(node.value)
+
+    def text(found: dict[str, yaml.Node], key: str, owner: yaml.Node) -> str:
+        node = found.get(key)
+        if not isinstance(node, yaml.ScalarNode) or not node.value:
+            raise wrong(node or owner, f"a rule needs {key}, a text")
+        return str(node.value)
+
+    rules = []
+    for group in items(fields(root, {"groups"}, "a rule file").get("groups"), root, "groups"):
+        in_group = fields(group, {"name", "rules"}, "a group")
+        for node in items(in_group.get("rules"), group, "rules"):
+            found = fields(node, _RULE_FIELDS, "a rule")
+            name, event = text(found, "alert", node), text(found, "event", node)
+            try:
+                rules.append(EventRule(name, *parse_event(event)))
+            except ValueError as error:
+                raise wrong(found["event"], str(error)) from None
+    return rules

@@ -1,0 +1,112 @@
+"""Runs the loops: each `run_once` again and again, with pauses, through failures, until it is told to stop."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import psycopg
+
+from modelmeter import telemetry
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = (0.1, 0.3, 1, 2)
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT, or when the process that started this one is gone."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def install(self) -> None:
+        """Call in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._event.set())
+        watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+    def set(self) -> None:
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it is set, after at most so many seconds."""
+        return self._event.wait(seconds)
+
+
+LIFELINE = "_MM_LIFELINE"
+"""The environment variable with the file descriptor that is open as long as the parent lives."""
+
+
+def watch_parent(when_gone: Callable[[], None]) -> None:
+    """Call `when_gone` when the parent that gave us a lifeline dies, however it dies."""
+    descriptor = os.environ.pop(LIFELINE, "")
+    if not descriptor:
+        return
+
+    def watch() -> None:
+        while os.read(int(descriptor), 1):
+            pass
+        when_gone()
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def run_loop(name: str, run_once: Callable[[], bool], stop: Stop, pause: Callable[[bool], float]) -> None:
+    """Until `stop`: run_once, then wait `pause(whether it did anything)` seconds. Failures are logged and waited out."""
+    failures = 0
+    while not stop.is_set():
+        try:
+            busy = run_once()
+        except Exception as error:
+            telemetry.LOOP_ERRORS.labels(name).inc()
+            passing = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError))
+            if failures == 0 or not passing:
+                log.log(
+                    logging.WARNING if passing else logging.ERROR,
+                    "%s: %s; trying again",
+                    name,
+                    str(error).strip().splitlines()[0] if passing and str(error).strip() else repr(error),
+                    exc_info=None if passing else error,
+                )
+            stop.wait(_PATIENCE_SECONDS[min(failures, len(_PATIENCE_SECONDS) - 1)])
+            failures += 1
+            continue
+        if failures:
+            log.info("%s: works again", name)
+            failures = 0
+        seconds = pause(busy)
+        if seconds:
+            stop.wait(seconds)
+
+
+class Leadership:
+    """A session's advisory lock: of many keepers only one does the work. Lost with the connection."""
+
+    def __init__(self, conninfo: str, key: int) -> None:
+        self._conninfo = conninfo
+        self._key = key
+        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+
+    def held(self) -> bool:
+        """Whether this process is the leader now; tries to become it."""
+        if self._connection is not None:
+            try:
+                self._connection.execute("SELECT 1")
+                return True
+            except psycopg.Error:
+                self._connection.close()
+                self._connection = None
+        connection = psycopg.connect(
+            self._conninfo, autocommit=True, connect_timeout=5, application_name="modelmeter leader"
+        )
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (self._key,)).fetchone()
+        if row == (True,):
+            self._connection = connection
+            return True
+        connection.close()
+        return False

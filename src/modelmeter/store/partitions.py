@@ -1,0 +1,64 @@
+"""Partitions by time: made when they are needed, however old the events are. Only this module names them."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from modelmeter.window import DAY, floor, to_datetime
+
+WIDTHS = {"chunk": DAY, "rollup_1m": 7 * DAY, "rollup_1h": 28 * DAY, "rollup_1d": 364 * DAY}
+"""The width of a partition in microseconds, for each table."""
+
+# Postgres' own lock: only one session makes partitions at a time, the others find them made.
+_LOCK = 0x6D6D_0002
+
+
+class Partitions:
+    """Remembers which partitions stand, so that looking costs nothing."""
+
+    def __init__(self) -> None:
+        self._standing: dict[str, set[int]] = {table: set() for table in WIDTHS}
+
+    def missing(self, instants: NDArray[np.int64], tables: Iterable[str]) -> list[tuple[str, int]]:
+        """(table, start) of each partition that `instants` need and that is not known to stand."""
+        wanted = []
+        for table in tables:
+            width = WIDTHS[table]
+            starts = np.unique(instants // width) * width
+            wanted += [(table, start) for start in starts.tolist() if start not in self._standing[table]]
+        return wanted
+
+    def make(self, connection: psycopg.Connection[tuple[object, ...]], wanted: list[tuple[str, int]]) -> None:
+        """Make them, in a transaction of their own; `connection` must be in autocommit mode and idle."""
+        with connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '10s'")
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            for table, start in wanted:
+                connection.execute(_create(table, start).encode())
+        self.remember(wanted)
+
+    def remember(self, standing: list[tuple[str, int]]) -> None:
+        for table, start in standing:
+            self._standing[table].add(start)
+
+    def forget(self) -> None:
+        """After an error: look again."""
+        for starts in self._standing.values():
+            starts.clear()
+
+
+def _create(table: str, start: int) -> str:
+    """SQL that makes one partition. ATTACH, unlike CREATE ... PARTITION OF, waits for no writer of the table."""
+    start = floor(start, WIDTHS[table])
+    name = f"modelmeter.{table}_{to_datetime(start):%Y%m%d}"
+    return f"""
+        DO $$ BEGIN
+            IF to_regclass('{name}') IS NULL THEN
+                CREATE TABLE {name} (LIKE modelmeter.{table} INCLUDING ALL);
+                ALTER TABLE modelmeter.{table} ATTACH PARTITION {name}
+                    FOR VALUES FROM ('{to_datetime(start).isoformat()}')
+                    TO ('{to_datetime(start + WIDTHS[table]).isoformat()}');
+            END IF;
+        END $$"""

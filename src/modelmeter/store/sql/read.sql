@@ -1,0 +1,50 @@
+-- name: streams
+-- The streams of a model (and version), with some labels. Index: stream_name_version.
+SELECT stream_id, version, labels FROM modelmeter.stream
+WHERE name = %(name)s AND (%(version)s::text IS NULL OR version = %(version)s) AND labels @> %(labels)s::jsonb;
+
+-- name: model_names
+-- For «did you mean». Index: stream_name_version.
+SELECT DISTINCT name FROM modelmeter.stream;
+
+-- name: versions
+-- For «did you mean». Index: stream_name_version.
+SELECT DISTINCT version FROM modelmeter.stream WHERE name = %s;
+
+-- name: models
+-- Every model and version: what is folded, in the stream, and what is not yet. Index: none, both tables are small.
+SELECT s.name, s.version, sum(s.events + coalesce(p.events, 0))::bigint, min(least(s.first_at, p.first_at)),
+    max(greatest(s.last_at, p.last_at))
+FROM modelmeter.stream s
+LEFT JOIN (
+    SELECT stream_id, sum(count)::bigint AS events, min(first_at) AS first_at, max(last_at) AS last_at
+    FROM modelmeter.rollup_partial WHERE metric_id = 0 GROUP BY stream_id
+) p USING (stream_id)
+WHERE %(name)s::text IS NULL OR s.name = %(name)s
+GROUP BY s.name, s.version HAVING sum(s.events + coalesce(p.events, 0)) > 0
+ORDER BY s.name, s.version;
+
+-- name: metrics
+-- All metric names.
+SELECT metric_id, name FROM modelmeter.metric;
+
+-- name: chunks
+-- The chunks that may hold events of a span; a chunk lies within one UTC day. Index: chunk_stream.
+SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
+ORDER BY stored_at;
+
+-- name: newest_day
+-- When the newest chunk before an instant begins. Index: chunk_stream.
+SELECT max(start_at) FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s;
+
+-- name: chunks_of_day
+-- Where the chunks of a span are, newest first, without their columns. Index: chunk_stream.
+SELECT tableoid::oid, ctid::text, end_at FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
+ORDER BY end_at DESC, stored_at DESC;
+
+-- name: chunk_at
+-- One chunk by its place, in the snapshot that found it.
+SELECT stream_id, count, metrics, columns FROM modelmeter.chunk WHERE tableoid = %s AND ctid = %s::tid;

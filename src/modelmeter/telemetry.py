@@ -1,0 +1,36 @@
+"""What modelmeter says of itself at /metrics. Under `serve` all processes share one directory of counts."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+EVENTS_ACCEPTED = Counter("modelmeter_events_accepted", "Events acknowledged: durable on the queue.")
+EVENTS_REFUSED = Counter("modelmeter_events_refused", "Events refused, by reason.", ["code"])
+REQUESTS_REFUSED = Counter("modelmeter_requests_refused", "Requests to ingest refused whole, by status.", ["status"])
+INGEST_BUFFER_BYTES = Gauge("modelmeter_ingest_buffer_bytes", "Bodies in hand at the API.", multiprocess_mode="livesum")
+STREAMS = Gauge("modelmeter_streams", "Streams in the database.", multiprocess_mode="mostrecent")
+METRICS = Gauge("modelmeter_metrics", "Metric names in the database.", multiprocess_mode="mostrecent")
+QUEUE_MESSAGES = Gauge("modelmeter_queue_messages", "Messages that wait.", multiprocess_mode="mostrecent")
+QUEUE_EVENTS = Gauge("modelmeter_queue_events", "Events that wait.", multiprocess_mode="mostrecent")
+QUEUE_BYTES = Gauge("modelmeter_queue_bytes", "Packed bytes that wait.", multiprocess_mode="mostrecent")
+QUEUE_AGE_SECONDS = Gauge(
+    "modelmeter_queue_age_seconds", "Age of the oldest message that waits.", multiprocess_mode="mostrecent"
+)
+EVENTS_STORED = Counter("modelmeter_events_stored", "Events stored by workers, each once.")
+MESSAGES_STORED = Counter("modelmeter_messages_stored", "Messages that workers have stored.")
+DEAD_LETTERS = Counter("modelmeter_dead_letters", "Messages that could not be stored.")
+BATCH_EVENTS = Histogram(
+    "modelmeter_batch_events", "Events that a worker stores at a time.", buckets=[10**power for power in range(7)]
+)
+STORE_SECONDS = Histogram(
+    "modelmeter_store_seconds",
+    "Time to store what was claimed.",
+    buckets=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+)
+LAG_SECONDS = Histogram(
+    "modelmeter_lag_seconds",
+    "Age of the oldest event of a claim when it became queryable.",
+    buckets=[0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800],
+)
+LOOP_ERRORS = Counter("modelmeter_loop_errors", "Failed runs of a loop.", ["loop"])
+COMPACTED_ROLLUPS = Counter("modelmeter_compacted_rollups", "Rollup partials folded by the compactor.")
+COMPACTED_CHUNKS = Counter("modelmeter_compacted_chunks", "Small chunks joined by the compactor.")
+ALERT_LINES_SUPPRESSED = Counter("modelmeter_alert_lines_suppressed", "ALERT lines over the limit.", ["rule"])

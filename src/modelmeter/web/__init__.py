@@ -1,0 +1,1 @@
+"""The HTTP edge: ingest, stats, events, health, metrics."""

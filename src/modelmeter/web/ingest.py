@@ -1,0 +1,220 @@
+"""POST /events and POST /stats: bodies in, 202 out when durable. A bare Starlette route: it is the hot path."""
+
+import asyncio
+from collections.abc import Callable
+from time import time_ns
+
+import msgspec
+import psycopg
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from modelmeter import telemetry
+from modelmeter.batch import Labels, Refused, fingerprint
+from modelmeter.config import Config
+from modelmeter.decoder import Bounds, Decoded, Decoder
+from modelmeter.errors import Busy, Malformed, ModelmeterError, TooLarge, Unavailable, Unsupported
+from modelmeter.ingester import Ingester
+from modelmeter.message import id_of_key
+from modelmeter.queue import Backlog, Producer
+from modelmeter.store.registry import read_registry
+from modelmeter.web.body import Disconnected, read_body, unpack
+from modelmeter.web.problem import problem, problem_of
+from modelmeter.window import SECOND
+
+_JSON = "json"
+_CONTENT_TYPES = {
+    b"application/json": _JSON,
+    b"": _JSON,
+    b"text/json": _JSON,
+    b"application/x-ndjson": "ndjson",
+    b"application/ndjson": "ndjson",
+    b"application/jsonl": "ndjson",
+    b"application/vnd.apache.arrow.stream": "arrow",
+}
+_KEY_LIMIT_BYTES = 255
+_REGISTRY_SECONDS = 10
+_BACKLOG_SECONDS = 0.5
+
+
+class _Answer(msgspec.Struct):
+    batch_id: str
+    accepted: int
+    rejected: int
+    errors: list[object]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Gate:
+    """What this process knows of the limits: streams, metrics, the queue's backlog. Refreshed in the background."""
+
+    def __init__(self, config: Config, producer: Producer) -> None:
+        self._config = config
+        self._producer = producer
+        self._streams: set[bytes] = set()
+        self._metrics: set[str] = set()
+        self._ready = False
+        self._trouble = "starting"
+        self._backlog = Backlog(0, 0, 0, 0)
+        self.buffered_bytes = 0
+
+    async def watch(self, conninfo: Callable[[], str]) -> None:
+        """Keep the picture fresh, for ever."""
+        due = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                began = loop.time()
+                self._backlog = await self._producer.backlog()
+                if loop.time() >= due:
+                    streams, metrics = await asyncio.to_thread(read_registry, conninfo(), len(self._streams))
+                    if streams is not None:
+                        self._streams = streams
+                    self._metrics |= metrics
+                    due = loop.time() + _REGISTRY_SECONDS
+                self._ready = True
+                self._report()
+                await asyncio.sleep(max(_BACKLOG_SECONDS, 10 * (loop.time() - began)))
+            except (psycopg.Error, ModelmeterError, OSError) as error:
+                self._trouble = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                self._ready = False
+                due = 0
+                await asyncio.sleep(_BACKLOG_SECONDS)
+
+    def _report(self) -> None:
+        telemetry.STREAMS.set(len(self._streams))
+        telemetry.METRICS.set(len(self._metrics))
+        telemetry.QUEUE_MESSAGES.set(self._backlog.messages)
+        telemetry.QUEUE_EVENTS.set(self._backlog.events)
+        telemetry.QUEUE_BYTES.set(self._backlog.bytes)
+        telemetry.QUEUE_AGE_SECONDS.set(self._backlog.age_seconds)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be accepted now; None when it can."""
+        return None if self._ready else self._trouble
+
+    def check(self, size: int) -> None:
+        """Raise when a body of `size` bytes cannot be taken now."""
+        if not self._ready:
+            raise Unavailable(f"the database is away: {self._trouble}", retry_after_seconds=1)
+        if self._backlog.bytes > self._config.queue_limit_bytes:
+            raise Busy(
+                f"the queue holds {self._backlog.bytes} bytes, over its limit of {self._config.queue_limit_bytes}; "
+                "the workers are behind",
+                retry_after_seconds=5,
+            )
+        if self.buffered_bytes + size > self._config.ingest_buffer_limit_bytes and self.buffered_bytes:
+            raise Busy(
+                f"over {self._config.ingest_buffer_limit_bytes} bytes of requests are in hand", retry_after_seconds=1
+            )
+
+    def admit_stream(self, labels: Labels) -> None:
+        print_ = fingerprint(labels)
+        if print_ in self._streams:
+            return
+        limit = self._config.stream_limit
+        if len(self._streams) >= limit:
+            raise Refused(
+                None,
+                "stream_limit",
+                f"a new stream, and there are {limit} already, the limit (stream_limit): {dict(labels)!r:.200}",
+            )
+        self._streams.add(print_)
+
+    def admit_metric(self, name: str) -> None:
+        if name in self._metrics:
+            return
+        limit = self._config.metric_limit
+        if len(self._metrics) >= limit:
+            raise Refused(
+                name, "metric_limit", f"{name}: a new metric, and there are {limit} already, the limit (metric_limit)"
+            )
+        self._metrics.add(name)
+
+
+class Ingest:
+    """The ASGI endpoint."""
+
+    def __init__(self, config: Config, gate: Gate, ingester: Ingester) -> None:
+        self._config = config
+        self._gate = gate
+        self._ingester = ingester
+        self._decoder = Decoder(gate.admit_stream, gate.admit_metric)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._respond(scope, receive)
+        except Disconnected:
+            return
+        except ModelmeterError as error:
+            telemetry.REQUESTS_REFUSED.labels(str(error.status)).inc()
+            response = problem_of(error)
+            if isinstance(error, (TooLarge, Busy)):
+                response.headers["Connection"] = "close"  # the rest of the body is not read
+        await response(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+        content_type = encoding = key = b""
+        length = 0
+        for header, value in scope["headers"]:
+            if header == b"content-type":
+                content_type = value.split(b";", 1)[0].strip().lower()
+            elif header == b"content-encoding":
+                encoding = value
+            elif header == b"idempotency-key":
+                key = value
+            elif header == b"content-length":
+                length = int(value)
+        kind = _CONTENT_TYPES.get(content_type)
+        if kind is None:
+            raise Unsupported(
+                f"Content-Type {content_type.decode('latin-1')!r} is not known; send application/json, "
+                "application/x-ndjson or application/vnd.apache.arrow.stream"
+            )
+        if len(key) > _KEY_LIMIT_BYTES:
+            raise Malformed(f"the Idempotency-Key is over {_KEY_LIMIT_BYTES} bytes")
+        limit = self._config.body_limit_bytes
+        if length > limit:
+            raise TooLarge(f"the body is {length} bytes, over {limit}; send fewer events at a time", limit_bytes=limit)
+        self._gate.check(length)
+        self._gate.buffered_bytes += length
+        try:
+            body = await read_body(receive, limit)
+            if encoding:
+                body = unpack(body, encoding.decode("latin-1"), limit)
+            decoded = self._decode(kind, body)
+            del body
+            return await self._answer(decoded, key)
+        finally:
+            self._gate.buffered_bytes -= length
+
+    def _decode(self, kind: str, body: bytes) -> Decoded:
+        now = time_ns() // 1000
+        bounds = Bounds(now, 0, now + self._config.future_limit_seconds * SECOND)
+        if kind == _JSON:
+            return self._decoder.json(body, bounds)
+        if kind == "ndjson":
+            return self._decoder.ndjson(body, bounds)
+        return self._decoder.arrow(body, bounds)
+
+    async def _answer(self, decoded: Decoded, key: bytes) -> Response:
+        for code, count in decoded.codes.items():
+            telemetry.EVENTS_REFUSED.labels(code).inc(count)
+        if not decoded.accepted:
+            return problem(
+                422,
+                "Nothing could be kept",
+                decoded.refusals[0].detail,
+                batch_id=None,
+                accepted=0,
+                rejected=decoded.rejected,
+                errors=decoded.refusals,
+            )
+        key_id = id_of_key(key.decode("latin-1")) if key else None
+        batch_id = await self._ingester.submit(decoded.batches, key_id)
+        telemetry.EVENTS_ACCEPTED.inc(decoded.accepted)
+        answer = _Answer(batch_id, decoded.accepted, decoded.rejected, list(decoded.refusals))
+        return Response(_encode(answer), 202, media_type="application/json")

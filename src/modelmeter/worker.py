@@ -1,0 +1,206 @@
+"""The worker: messages from the queue become chunks and rollup partials, one transaction a claim.
+
+Every row counts once: the ids of the messages, and of the batches that came with a key, go into the ledger in the
+same transaction; rows whose id is there already are left out. Killed at any statement, a retry ends the same.
+A message that cannot be stored never stops the others: it goes to the dead letters.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from modelmeter import rollup
+from modelmeter.batch import Batch, concat, take
+from modelmeter.chunk import Chunk, pack_chunk
+from modelmeter.config import Config
+from modelmeter.message import Message, decode, rows_without
+from modelmeter.queue import Claim, Consumer
+from modelmeter.rollup import Rollups
+from modelmeter.store.writer import Catalog, remember_batches, write_chunks, write_rollups
+from modelmeter.window import DAY, MINUTE
+
+log = logging.getLogger(__name__)
+
+OnStored = Callable[[Sequence[Batch]], None]
+
+
+@dataclass(slots=True)
+class Stored:
+    """What one claim came to."""
+
+    messages: int = 0
+    events: int = 0
+    seconds: float = 0
+    lag_seconds: float = 0
+
+
+class Worker:
+    """`run_once` takes what waits; call it again at once while it returns something."""
+
+    def __init__(self, config: Config, consumer: Consumer, catalog: Catalog, on_stored: OnStored) -> None:
+        self._config = config
+        self._consumer = consumer
+        self._catalog = catalog
+        self._on_stored = on_stored
+        self._careful = 0  # so many messages are taken one by one, since one of them cannot be stored
+
+    def run_once(self) -> Stored | None:
+        """Store one claim; None when nothing waits. Database errors pass through, the claim having been given back."""
+        limit = 1 if self._careful else 1024
+        began = time.monotonic()
+        try:
+            claim = self._consumer.claim(self._config.claim_limit_events, self._config.claim_limit_bytes, limit)
+        except psycopg.Error:
+            self._forget()
+            raise
+        if claim is None:
+            self._careful = 0
+            return None
+        try:
+            stored, batches = self._store(claim)
+            claim.complete()
+        except psycopg.Error as error:
+            self._release(claim)
+            if not _is_permanent(error):
+                raise
+            self._suspect(claim, error)
+            return Stored()
+        except (ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
+            self._release(claim)
+            self._suspect(claim, error)
+            return Stored()
+        except BaseException:
+            self._release(claim)
+            raise
+        self._careful = max(self._careful - 1, 0)
+        self._on_stored(batches)
+        stored.seconds = time.monotonic() - began
+        return stored
+
+    def _release(self, claim: Claim) -> None:
+        try:
+            claim.release()
+        except psycopg.Error:
+            log.debug("could not give a claim back; it comes back by itself", exc_info=True)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._catalog.forget()
+        self._consumer.close()
+
+    def _suspect(self, claim: Claim, error: Exception) -> None:
+        """Something in this claim cannot be stored: look at its messages one by one, bury the one that it is."""
+        if len(claim.payloads) > 1:
+            log.warning(
+                "a claim of %d messages cannot be stored (%s); trying them one by one", len(claim.payloads), error
+            )
+            self._careful = len(claim.payloads) + 1
+            return
+        again = self._consumer.claim(self._config.claim_limit_events, self._config.claim_limit_bytes, 1)
+        if again is None:
+            return
+        if again.payloads == claim.payloads:
+            log.error("a message cannot be stored and goes to the dead letters: %s", error)
+            again.fail(0, f"{type(error).__name__}: {error}")
+            again.complete()
+        else:
+            again.release()
+
+    def _store(self, claim: Claim) -> tuple[Stored, list[Batch]]:
+        messages: list[Message] = []
+        for index, payload in enumerate(claim.payloads):
+            try:
+                messages.append(decode(payload))
+            except ValueError as error:
+                log.exception("a message cannot be read and goes to the dead letters")
+                claim.fail(index, f"unreadable: {error}")
+        ids = [keyed.id for message in messages for keyed in message.keyed] + [message.id for message in messages]
+        known = remember_batches(claim.connection, ids)
+        seen: set[bytes] = set()
+        batches: list[Batch] = []
+        for message in messages:
+            its_ids = {message.id, *(keyed.id for keyed in message.keyed)}
+            twice = its_ids & (known | seen)
+            batches += rows_without(message, twice) if twice else message.batches
+            seen |= its_ids  # the same id twice in one claim counts once as well
+        chunks: list[Chunk] = []
+        partials: list[Rollups] = []
+        for batch in _by_shape(batches):
+            some_chunks, some_partials = self._pack(batch)
+            chunks += some_chunks
+            partials += some_partials
+        if partials:
+            write_chunks(claim.connection, chunks)
+            write_rollups(claim.connection, rollup.concat(partials))
+        oldest = min((message.received_at for message in messages), default=0)
+        return (
+            Stored(
+                len(claim.payloads),
+                sum(len(batch) for batch in batches),
+                lag_seconds=max(time.time() - oldest / 1e6, 0) if oldest else 0,
+            ),
+            batches,
+        )
+
+    def _pack(self, batch: Batch) -> tuple[list[Chunk], list[Rollups]]:
+        """Chunks and partials of events that share their metric names."""
+        stream = self._catalog.stream_ids(batch.streams)[batch.stream]
+        metric_ids = self._catalog.metric_ids(batch.metrics)
+        order = sort_order(stream, batch.timestamp)
+        if order is not None:
+            stream = stream[order]
+            batch = take(batch, order)
+        timestamp = batch.timestamp
+        self._catalog.make_partitions(timestamp, "chunk")
+        minute = _windows(timestamp, MINUTE)
+        day = _windows(timestamp, DAY)
+        chunk_starts = rollup.group_starts(stream, day)
+        chunk_ends = np.append(chunk_starts[1:], timestamp.size)
+        columns = list(batch.metrics.values())
+        chunks = [
+            pack_chunk(int(stream[start]), metric_ids, timestamp[start:end], [column[start:end] for column in columns])
+            for start, end in zip(chunk_starts.tolist(), chunk_ends.tolist(), strict=True)
+        ]
+        starts = rollup.group_starts(stream, minute)
+        partials = [rollup.fold_events(stream, minute, timestamp, starts)]
+        for metric_id, column in zip(metric_ids, columns, strict=True):
+            partials.append(rollup.fold_metric(stream, metric_id, minute, timestamp, column, starts))
+        return chunks, partials
+
+
+def _by_shape(batches: Sequence[Batch]) -> list[Batch]:
+    shapes: dict[tuple[str, ...], list[Batch]] = {}
+    for batch in batches:
+        shapes.setdefault(tuple(batch.metrics), []).append(batch)
+    return [concat(alike) for alike in shapes.values()]
+
+
+def _windows(timestamp: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    low, high = int(timestamp.min()), int(timestamp.max())
+    if low // width == high // width:
+        return np.full(timestamp.size, low - low % width)
+    return timestamp - timestamp % width
+
+
+def sort_order(stream: NDArray[np.int32], timestamp: NDArray[np.int64]) -> NDArray[np.intp] | None:
+    """The stable order by stream, then time; None when it is that already."""
+    in_time = bool((timestamp[1:] >= timestamp[:-1]).all())
+    order = None if in_time else timestamp.argsort(kind="stable")
+    if order is not None:
+        stream = stream[order]
+    if not (stream[1:] >= stream[:-1]).all():
+        # Codes of 16 bits sort by radix, in a tenth of the time.
+        codes = stream - stream.min()
+        by_stream = (codes.astype(np.uint16) if codes.max() < 2**16 else codes).argsort(kind="stable")
+        order = by_stream if order is None else order[by_stream]
+    return order
+
+
+def _is_permanent(error: psycopg.Error) -> bool:
+    """Whether the same rows would be refused again."""
+    return isinstance(error, (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError))

@@ -1,0 +1,1 @@
+"""The store: Postgres, and the only place that knows its SQL."""

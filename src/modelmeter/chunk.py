@@ -35,7 +35,7 @@ def pack(column: NDArray[np.float64] | NDArray[np.int64], level: int = STORE_LEV
 def _unpack(data: bytes, count: int, dtype: type[np.float64 | np.int64]) -> NDArray[np.float64] | NDArray[np.int64]:
     how = data[:1]
     if how == _PCODEC:
-        column = simple_decompress(data[1:])
+        column: NDArray[np.float64] | NDArray[np.int64] | None = simple_decompress(data[1:])
         if column is None or column.dtype != dtype:
             raise ValueError(f"a packed column of {None if column is None else column.dtype}, not {dtype.__name__}")
     elif how == _CONSTANT:

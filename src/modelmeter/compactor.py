@@ -7,6 +7,7 @@ anywhere, run beside the workers and while late events come, and no answer chang
 import logging
 import time
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Compactor:
             if not waiting:
                 return False
             before = now + 3600 * SECOND if waiting >= _PRESSURE_PARTIALS else floor(now - _SETTLE, MINUTE)
-            query = sql.SQL(SQL["take_partials"].decode().rstrip(";")).format(  # type: ignore[arg-type]
+            query = sql.SQL(SQL["take_partials"].decode().rstrip(";")).format(
                 before=sql.Literal(to_datetime(before)), limit=sql.Literal(_STEP_PARTIALS), columns=SELECTED
             )
             partials = copy_out(connection, query)
@@ -153,6 +154,6 @@ def join_chunks(stream_id: int, rows: list[tuple[datetime, int, list[int], list[
         borders = np.linspace(0, timestamp.size, pieces + 1).astype(int).tolist()
         joined += [
             pack_chunk(stream_id, metrics, timestamp[start:end], [column[start:end] for column in values])
-            for start, end in zip(borders[:-1], borders[1:], strict=True)
+            for start, end in pairwise(borders)
         ]
     return joined

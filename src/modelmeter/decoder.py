@@ -104,11 +104,11 @@ class Decoder:
 
     def json(self, body: bytes, bounds: Bounds) -> Decoded:
         """One object or an array of objects. Malformed when it is not JSON or neither of the two."""
-        return self._fast(body, bounds, lines=False) or self._strict(_load_json(body), body, bounds, lines=False)
+        return self._fast(body, bounds, lines=False) or self._strict(_load_json(body), body, bounds)
 
     def ndjson(self, body: bytes, bounds: Bounds) -> Decoded:
         """One object a line. A line that is not JSON is a refused event; Malformed when no line is."""
-        return self._fast(body, bounds, lines=True) or self._strict(_load_ndjson(body), body, bounds, lines=True)
+        return self._fast(body, bounds, lines=True) or self._strict(_load_ndjson(body), body, bounds)
 
     # The fast reader.
 
@@ -159,7 +159,7 @@ class Decoder:
 
     # The strict reader.
 
-    def _strict(self, events: Sequence[Any], body: bytes, bounds: Bounds, *, lines: bool) -> Decoded:
+    def _strict(self, events: Sequence[Any], body: bytes, bounds: Bounds) -> Decoded:
         self._forget_if_full()
         decoded = Decoded()
         shape: dict[str, str] = {NAME: "label", VERSION: "label"}
@@ -495,7 +495,8 @@ def _unix_column(raw: NDArray[np.int64]) -> NDArray[np.int64] | None:
     for limit, factor in ((10**11, window.SECOND), (10**14, 1000), (10**17, 1)):
         if high < limit:
             return raw * factor if low >= limit // 1000 or (factor == window.SECOND and low >= 0) else None
-    return raw // 1000 if low >= 10**17 else None
+    micros: NDArray[np.int64] = raw // 1000
+    return micros if low >= 10**17 else None
 
 
 # Arrow tables.

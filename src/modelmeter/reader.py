@@ -196,7 +196,7 @@ class Reader:
                 event = {
                     names[metric]: column[offset]
                     for metric, column in zip(metrics, values, strict=True)
-                    if column[offset] == column[offset]  # noqa: PLR0124  NaN: absent
+                    if column[offset] == column[offset]
                 }
                 found.append(Event(streams[stream], instant, event))
             found.sort(key=lambda event: -event.timestamp)

@@ -104,7 +104,7 @@ def parse_event(text: str) -> tuple[str, str, float, tuple[Matcher, ...]]:
     except ValueError as error:
         raise ValueError(f"{text!r} cannot be read ({str(error).strip()}); {form}") from None
     if not isinstance(tree, promql_parser.BinaryExpr) or not isinstance(tree.lhs, promql_parser.VectorSelector):
-        raise ValueError(f"{text!r} is no comparison of a metric with a number; {form}")
+        raise ValueError(f"{text!r} is no comparison of a metric with a number; {form}")  # noqa: TRY004  it is text
     comparison = str(tree.op)
     if comparison not in _COMPARISONS:
         raise ValueError(f"{comparison!r} is no comparison; {form}")

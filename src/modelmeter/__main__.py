@@ -1,0 +1,5 @@
+"""`python -m modelmeter` is the command `modelmeter`."""
+
+from modelmeter.cli import main
+
+main()

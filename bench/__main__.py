@@ -39,16 +39,20 @@ def main() -> int:
         chosen = [(BENCHMARKS[options.benchmark], options)]
     else:
         chosen = [(BENCHMARKS[name], parser.parse_args([name, *words])) for name in DEFAULT]
-    signal.signal(signal.SIGTERM, _exit)  # what was started is ended, as on Ctrl-C
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
     tables: list[Table] = []
+    failed = False
     try:
         for benchmark, its_options in chosen:
-            for table in benchmark.run(its_options):
-                tables.append(table)
-                print_table(table, markdown=options.markdown)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+            try:
+                for table in benchmark.run(its_options):
+                    tables.append(table)
+                    print_table(table, markdown=options.markdown)
+                    failed = failed or bool(table.failures)
+            except BenchError as error:
+                print(f"bench: {error}", file=sys.stderr)
+                failed = True
     except KeyboardInterrupt:
         print("bench: stopped", file=sys.stderr)
         return 130
@@ -57,7 +61,7 @@ def main() -> int:
             print_place(markdown=options.markdown)
             if options.json:
                 write_json(options.json, tables)
-    return 0
+    return int(failed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _exit(*_: object) -> None:
+def _stop(*_: object) -> None:
+    """Ends what was started; a second signal must not interrupt that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

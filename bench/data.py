@@ -65,6 +65,11 @@ def json_array(frame: pl.DataFrame) -> bytes:
     return frame.write_json().encode()
 
 
+def json_object(frame: pl.DataFrame) -> bytes:
+    """The one event of `frame`, as it is."""
+    return frame.write_ndjson().strip().encode()
+
+
 def ndjson(frame: pl.DataFrame) -> bytes:
     return frame.write_ndjson().encode()
 

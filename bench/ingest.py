@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from bench.client import Load, Probe, Sent, message, send
-from bench.data import ARROW, JSON, METRICS, NDJSON, Generator, arrow, json_array, ndjson
+from bench.client import BenchError, Load, Probe, Sent, message, send
+from bench.data import ARROW, JSON, METRICS, NDJSON, Generator, arrow, json_array, json_object, ndjson
 from bench.floor import measure_floor
 from bench.launch import Server, modelmeter
 from bench.report import Column, Row, Table, median_row
@@ -36,7 +36,7 @@ CASES = (
     Case("json-1000", JSON, json_array, 1_000, connections=4, bodies=128),
     Case("ndjson-10000", NDJSON, ndjson, 10_000, connections=4, bodies=64),
     Case("arrow-10000", ARROW, arrow, 10_000, connections=4, bodies=64),
-    Case("single", JSON, json_array, 1, connections=64, bodies=4_096, floor=False),
+    Case("single", JSON, json_object, 1, connections=64, bodies=4_096, floor=False),
     Case(
         "streams-10000", JSON, json_array, 1_000, connections=4, bodies=120,
         streams=10_000, in_turn=True, floor=False,
@@ -78,21 +78,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Iterator[Table]:
-    rows = []
+    rows: list[Row] = []
+    failures: list[str] = []
     for case in CASES:
         if options.case and case.name not in options.case:
             continue
-        repeats = []
+        repeats: list[Row] = []
         for number in range(options.repeat):
             print(f"  {case.name}, run {number + 1} of {options.repeat}", flush=True)
             settle = options.settle if number == options.repeat - 1 else 0
-            repeats.append(_measure(case, options, settle))
-        rows.append(median_row(repeats))
+            try:
+                repeats.append(_measure(case, options, settle))
+            except BenchError as error:
+                failures.append(f"{case.name}: {error}")
+        if repeats:
+            rows.append(median_row(repeats))
     yield Table(
         f"Ingest: {options.seconds:g} s a case, median of {options.repeat}",
         COLUMNS,
         rows,
         ["us: CPU microseconds an event; server us: all but the client; later us: compaction, afterwards."],
+        failures,
     )
 
 

@@ -292,6 +292,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
             ready.append(peer)
     start = time.time_ns() // 1_000_000_000 * 1_000_000 - 86_400_000_000
     repeats: dict[tuple[str, str], list[Row]] = {}
+    failures: list[str] = []
     for number in range(options.repeat):
         for peer in ready:
             for form in peer.formats:
@@ -299,7 +300,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
                 try:
                     row = _measure(peer, form, options, start)
                 except (BenchError, OSError) as error:
-                    print(f"bench: {peer.name}, {form.name}: {error}; left out", file=sys.stderr)
+                    failures.append(f"{peer.name}, {form.name}: {error}")
                 else:
                     repeats.setdefault((peer.name, form.name), []).append(row)
     rows = [median_row(found) for found in repeats.values()]
@@ -309,10 +310,11 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
         COLUMNS,
         rows,
         [
-            "x VM: over VictoriaMetrics with as many events in a body; for queryable more is better, else less.",
+            "x VM: over VictoriaMetrics with as many events in a body.",
             "VictoriaMetrics acknowledges before its data is safe on disk; InfluxDB and modelmeter after.",
             "later us: merging and compaction, after all was queryable.",
         ],
+        failures,
     )
 
 

@@ -39,6 +39,8 @@ class Table:
     columns: tuple[Column, ...]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """What gave no number, and why. The rest of the table stands."""
 
 
 def median_row(rows: list[Row]) -> Row:
@@ -54,23 +56,28 @@ def median_row(rows: list[Row]) -> Row:
 
 
 def print_table(table: Table, *, markdown: bool) -> None:
-    console = Console(width=10_000 if markdown else None, soft_wrap=True, highlight=False)
+    console = Console(width=1_000, highlight=False)  # wide: a number must not be cut
     drawn = RichTable(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD, pad_edge=markdown)
     for column in table.columns:
         drawn.add_column(column.title, justify="right" if column.spec else "left", no_wrap=True)
     for row in table.rows:
         drawn.add_row(*(column.text(row) for column in table.columns))
     print(f"{'### ' if markdown else ''}{table.title}{chr(10) if markdown else ''}")
-    console.print(drawn, width=10_000, crop=False)
+    console.print(drawn)
     for note in table.notes:
         print(f"{'- ' if markdown else '  '}{note}")
+    for failure in table.failures:
+        print(f"{'- ' if markdown else '  '}FAILED {failure}")
     print()
 
 
 def write_json(path: Path, tables: list[Table]) -> None:
     content = {
         **place(),
-        "tables": [{"title": table.title, "rows": table.rows, "notes": table.notes} for table in tables],
+        "tables": [
+            {"title": table.title, "rows": table.rows, "notes": table.notes, "failures": table.failures}
+            for table in tables
+        ],
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""How long GET /stats of one version over 30 days takes, with 1 million and with 100 million events stored."""
+"""How long GET /stats of one version over 30 days takes, with 1 and with 100 million events stored."""
 
 import argparse
 import time

@@ -28,17 +28,21 @@ BENCHMARKS: dict[str, Benchmark] = {
     "stats": stats,
     "peers": peers,
 }
-DEFAULT = ("ingest", "memory", "stats")
+ALONE = ("ingest", "memory", "stats")
+_DEFAULTS = {"seconds": 10.0, "streams": 12, "repeat": 1, "json": None, "markdown": False}
 
 
 def main() -> int:
     words = sys.argv[1:]
     parser = _parser()
-    options = parser.parse_args(words)
+    options = parser.parse_args(words, argparse.Namespace(**_DEFAULTS))
     if options.benchmark:
         chosen = [(BENCHMARKS[options.benchmark], options)]
     else:
-        chosen = [(BENCHMARKS[name], parser.parse_args([name, *words])) for name in DEFAULT]
+        chosen = [
+            (BENCHMARKS[name], parser.parse_args([name, *words], argparse.Namespace(**_DEFAULTS)))
+            for name in ALONE
+        ]
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     tables: list[Table] = []
@@ -76,9 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="script/bench",
         parents=[shared],
-        description=f"Measures modelmeter. No name: {', '.join(DEFAULT)}.",
+        description=f"Measures modelmeter. No name: {', '.join(ALONE)}.",
     )
-    parser.set_defaults(seconds=10.0, streams=12, repeat=1, json=None, markdown=False)
     names = parser.add_subparsers(dest="benchmark", metavar="NAME")
     for name, benchmark in BENCHMARKS.items():
         benchmark.add_options(names.add_parser(name, parents=[shared], help=benchmark.HELP))

@@ -16,6 +16,8 @@ import psycopg
 
 from bench.client import HOST, BenchError, Connection
 from bench.usage import Usage, read_usage
+from modelmeter.errors import ModelmeterError
+from modelmeter.store.embedded import EmbeddedPostgres
 
 # Tables that hold what was stored, by prefix. The queue is not one: it is empty when all is stored.
 _STORED = "^(chunk|rollup|stream|series|metric|ledger)"
@@ -95,10 +97,11 @@ def answers(port: int, path: str, status: int = 200) -> bool:
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[tuple[str, int]]:
     """The embedded Postgres in a fresh `folder`/data: its conninfo and the pid of its postmaster."""
-    from modelmeter.store.embedded import EmbeddedPostgres  # noqa: PLC0415 the peers can run without it
-
     embedded = EmbeddedPostgres(folder / "data")
-    conninfo = str(embedded.start())
+    try:
+        conninfo = embedded.start()
+    except ModelmeterError as error:
+        raise BenchError(error.detail) from error
     try:
         pid_file = next((folder / "data").rglob("postmaster.pid"))
         yield conninfo, int(pid_file.read_text().splitlines()[0])

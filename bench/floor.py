@@ -3,6 +3,7 @@
 Nothing else is in it: no HTTP, no queue, no sort, no packing, no rollups.
 """
 
+import datetime as dt
 import io
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from bench.usage import read_usage
 _ROW_BYTES_PER_EVENT = 6.12
 _EVENTS_PER_COPY = 100_000
 _STREAMS = 12
+_START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 _SCHEMA = pl.Schema({"name": pl.String, "version": pl.String, **dict.fromkeys(METRICS, pl.Float64)})
 
@@ -64,7 +66,7 @@ def measure_floor(bodies: list[bytes], content_type: str, *, seconds: float) -> 
 
 
 def _copy(connection: psycopg.Connection, payload: bytes) -> None:
-    rows = [(stream, "2026-01-01T00:00Z", "2026-01-01T00:01Z", 1, payload) for stream in range(_STREAMS)]
+    rows = [(stream, _START, _START, 1, payload) for stream in range(_STREAMS)]
     with (
         connection.cursor() as cursor,
         cursor.copy(

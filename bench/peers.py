@@ -281,13 +281,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Iterator[Table]:
     chosen = [peer for peer in PEERS if not options.store or peer.name in options.store]
-    ready = []
+    ready: list[Peer] = []
+    missing: list[str] = []
     for peer in chosen:
         if peer.binary is not None and shutil.which(peer.binary) is None:
-            print(
-                f"bench: {peer.binary} is not installed (apt-get install {peer.package}); left out",
-                file=sys.stderr,
+            missing.append(
+                f"{peer.name} left out: {peer.binary} is not here (apt-get install {peer.package})."
             )
+            print(f"bench: {missing[-1]}", file=sys.stderr)
         else:
             ready.append(peer)
     start = time.time_ns() // 1_000_000_000 * 1_000_000 - 86_400_000_000
@@ -313,6 +314,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
             "x VM: over VictoriaMetrics with as many events in a body.",
             "VictoriaMetrics acknowledges before its data is safe on disk; InfluxDB and modelmeter after.",
             "later us: merging and compaction, after all was queryable.",
+            *missing,
         ],
         failures,
     )

@@ -40,8 +40,7 @@ def main() -> int:
         chosen = [(BENCHMARKS[options.benchmark], options)]
     else:
         chosen = [
-            (BENCHMARKS[name], parser.parse_args([name, *words], argparse.Namespace(**_DEFAULTS)))
-            for name in ALONE
+            (BENCHMARKS[name], parser.parse_args([name, *words], argparse.Namespace(**_DEFAULTS))) for name in ALONE
         ]
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)

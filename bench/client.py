@@ -35,8 +35,7 @@ class BenchError(Exception):
 def message(path: str, body: bytes, content_type: str) -> bytes:
     """A whole POST, head and body in one piece."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {content_type}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
@@ -122,7 +121,7 @@ def send(
         load.stop()
 
 
-def _run(  # noqa: PLR0917 as multiprocessing passes them
+def _run(
     pipe: Any,
     port: int,
     messages: Iterable[tuple[bytes, int]],
@@ -288,9 +287,7 @@ class _Sender:
         elif status in {429, 503}:
             self._retry(line, data[:end])
         else:
-            raise BenchError(
-                f"expected {self._accept}, the server answered: {data[:600].decode(errors='replace')}"
-            )
+            raise BenchError(f"expected {self._accept}, the server answered: {data[:600].decode(errors='replace')}")
 
     def _retry(self, line: _Line, head: bytes) -> None:
         self._retries += 1
@@ -396,9 +393,7 @@ class Probe:
     """
 
     NAME = "bench-probe"
-    _EVENT = (
-        b'{"name":"bench-probe","version":"v1","prediction_accuracy":0.9,"drift":0.1,"inference_time":7.5}'
-    )
+    _EVENT = b'{"name":"bench-probe","version":"v1","prediction_accuracy":0.9,"drift":0.1,"inference_time":7.5}'
     _INTERVAL_SECONDS = 0.2
     _LOOK_SECONDS = 0.04
 

@@ -41,8 +41,7 @@ def measure_floor(bodies: list[bytes], content_type: str, *, seconds: float) -> 
         psycopg.connect(conninfo) as connection,
     ):
         connection.execute(
-            "CREATE TABLE floor"
-            " (stream bigint, start_at timestamptz, end_at timestamptz, count int, packed bytea)"
+            "CREATE TABLE floor (stream bigint, start_at timestamptz, end_at timestamptz, count int, packed bytea)"
         )
         connection.commit()
         decode(bodies[0])
@@ -69,9 +68,7 @@ def _copy(connection: psycopg.Connection, payload: bytes) -> None:
     rows = [(stream, _START, _START, 1, payload) for stream in range(_STREAMS)]
     with (
         connection.cursor() as cursor,
-        cursor.copy(
-            "COPY floor (stream, start_at, end_at, count, packed) FROM STDIN (FORMAT binary)"
-        ) as copy,
+        cursor.copy("COPY floor (stream, start_at, end_at, count, packed) FROM STDIN (FORMAT binary)") as copy,
     ):
         copy.set_types(["int8", "timestamptz", "timestamptz", "int4", "bytea"])
         for row in rows:

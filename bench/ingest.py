@@ -14,7 +14,7 @@ from bench.data import ARROW, JSON, METRICS, NDJSON, Generator, arrow, json_arra
 from bench.floor import measure_floor
 from bench.launch import Server, modelmeter
 from bench.report import Column, Row, Table, median_row
-from bench.usage import ROLES, Usage
+from bench.usage import ROLES, Usage, others_percent
 
 HELP = "events in over HTTP: rates, CPU by process, disk, latency, memory; and the floor"
 
@@ -63,6 +63,7 @@ COLUMNS = (
     Column("worker_peak_mb", "worker MB", ",.0f"),
     Column("requests_per_second", "requests/s", ",.0f"),
     Column("retries", "retries", ",.0f"),
+    Column("others_percent", "others %", ",.0f"),
 )
 
 
@@ -113,9 +114,7 @@ def _measure(case: Case, options: argparse.Namespace, settle: float) -> Row:
         warm = send(server.port, itertools.cycle(messages), connections=case.connections, seconds=1)
         server.wait_queryable(warm.events)
         before, own = server.usage(), time.process_time()
-        load = Load(
-            server.port, itertools.cycle(messages), connections=case.connections, seconds=options.seconds
-        )
+        load = Load(server.port, itertools.cycle(messages), connections=case.connections, seconds=options.seconds)
         probed = 0
         try:
             if options.no_probe:
@@ -156,6 +155,7 @@ def ingest_numbers(sent: Sent, queryable_at: float, own_seconds: float, before: 
         "ack_p99_ms": sent.latency_ms(0.99),
         "retries": sent.retries,
     }
+    row["others_percent"] = others_percent(before, after, sum(spent.values()) + sent.cpu_seconds + own_seconds)
     row |= {f"{role}_us": seconds * per_event for role, seconds in spent.items()}
     row |= {f"{role}_peak_mb": peak / 1e6 for role, peak in after.peak_bytes.items()}
     return row

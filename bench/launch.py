@@ -143,9 +143,7 @@ class Server:
             if count > best:
                 best, grew_at = count, now
             elif now - grew_at > stalled_seconds:
-                raise BenchError(
-                    f"{count} events are queryable, {events} were acknowledged\n{self._log_tail()}"
-                )
+                raise BenchError(f"{count} events are queryable, {events} were acknowledged\n{self._log_tail()}")
             time.sleep(max(0.05, 5 * (now - asked_at)))
 
     def wait_compacted(self, *, seconds: float, quiet_seconds: float = 35) -> bool:
@@ -159,8 +157,7 @@ class Server:
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
             while time.monotonic() < limit:
                 row = connection.execute(
-                    "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables"
-                    " WHERE relname ~ %s",
+                    "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables WHERE relname ~ %s",
                     ["^(chunk|rollup)"],
                 ).fetchone()
                 now = time.monotonic()
@@ -199,9 +196,7 @@ def modelmeter(**settings: object) -> Iterator[Server]:
 
             def ready() -> bool:
                 if process.poll() is not None:
-                    raise BenchError(
-                        f"modelmeter serve ended with {process.returncode}\n{log.read_text()[-3000:]}"
-                    )
+                    raise BenchError(f"modelmeter serve ended with {process.returncode}\n{log.read_text()[-3000:]}")
                 return answers(port, "/readyz")
 
             wait_until(ready, "modelmeter serve to be ready", seconds=60, log=log)

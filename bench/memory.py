@@ -28,9 +28,7 @@ COLUMNS = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--queue-limit-mb", type=int, default=256, help="the queue's limit for this run (default: 256)"
-    )
+    parser.add_argument("--queue-limit-mb", type=int, default=256, help="the queue's limit for this run (default: 256)")
 
 
 def run(options: argparse.Namespace) -> Iterator[Table]:
@@ -61,9 +59,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
             "worker_peak_mb": server.usage().peak_bytes.get("worker", 0) / 1e6,
             "catch_up_seconds": queryable_at - sent.ended,
         }
-    notes = (
-        [] if sent.retries else ["The backlog did not reach its limit: give more --seconds or a lower limit."]
-    )
+    notes = [] if sent.retries else ["The backlog did not reach its limit: give more --seconds or a lower limit."]
     yield Table("Memory: worker stopped, 1,000-event JSON bodies, 4 connections", COLUMNS, [row], notes)
 
 

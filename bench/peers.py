@@ -44,6 +44,7 @@ COLUMNS = (
     Column("ack_p50_ms", "ack p50 ms", ",.1f"),
     Column("ack_p99_ms", "ack p99 ms", ",.1f"),
     Column("peak_mb", "peak MB", ",.0f"),
+    Column("others_percent", "others %", ",.0f"),
     Column("events_ratio", "queryable, x VM", ",.2f"),
     Column("server_ratio", "server us, x VM", ",.2f"),
     Column("bytes_ratio", "bytes, x VM", ",.2f"),
@@ -267,12 +268,8 @@ PEERS = (
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--events", type=int, default=3_000_000, metavar="N", help="events to each (default: 3000000)"
-    )
-    parser.add_argument(
-        "--store", nargs="+", choices=[peer.name for peer in PEERS], help="only these (default: all)"
-    )
+    parser.add_argument("--events", type=int, default=3_000_000, metavar="N", help="events to each (default: 3000000)")
+    parser.add_argument("--store", nargs="+", choices=[peer.name for peer in PEERS], help="only these (default: all)")
     parser.add_argument(
         "--settle", type=float, default=180, metavar="SECONDS",
         help="longest wait for merges and compaction before the disk is measured (default: 180)",
@@ -285,9 +282,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
     missing: list[str] = []
     for peer in chosen:
         if peer.binary is not None and shutil.which(peer.binary) is None:
-            missing.append(
-                f"{peer.name} left out: {peer.binary} is not here (apt-get install {peer.package})."
-            )
+            missing.append(f"{peer.name} left out: {peer.binary} is not here (apt-get install {peer.package}).")
             print(f"bench: {missing[-1]}", file=sys.stderr)
         else:
             ready.append(peer)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +15,20 @@ _MODELMETER = ("api", "worker", "keeper", "serve", "migrate")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU seconds so far, and the most memory so far of the largest process, by role."""
+    """CPU seconds so far, and the most memory so far of the largest process, by role.
+
+    `machine_seconds` is the CPU time that the whole machine was busy, `at` the monotonic clock.
+    """
 
     cpu_seconds: dict[str, float]
     peak_bytes: dict[str, int]
+    machine_seconds: float
+    at: float
 
     def since(self, before: "Usage") -> dict[str, float]:
         """CPU seconds by role between `before` and now."""
         return {
-            role: max(0.0, seconds - before.cpu_seconds.get(role, 0.0))
-            for role, seconds in self.cpu_seconds.items()
+            role: max(0.0, seconds - before.cpu_seconds.get(role, 0.0)) for role, seconds in self.cpu_seconds.items()
         }
 
 
@@ -40,7 +45,7 @@ def read_usage(roots: dict[int, str]) -> Usage:
             seconds = times.user + times.system + times.children_user + times.children_system
             cpu[role] = cpu.get(role, 0.0) + seconds
             peak[role] = max(peak.get(role, 0), _peak_bytes(process))
-    return Usage(cpu, peak)
+    return Usage(cpu, peak, _machine_seconds(), time.monotonic())
 
 
 def processes(roots: dict[int, str]) -> list[tuple[psutil.Process, str]]:
@@ -68,16 +73,23 @@ def _role(process: psutil.Process) -> str | None:
     return None
 
 
+def others_percent(before: Usage, after: Usage, ours_seconds: float) -> float:
+    """How much of all cores went to what is neither client nor server, in percent: what spoils a number."""
+    others = after.machine_seconds - before.machine_seconds - ours_seconds
+    return max(0.0, others) / ((after.at - before.at) * (os.cpu_count() or 1)) * 100
+
+
+def _machine_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+
+
 def _peak_bytes(process: psutil.Process) -> int:
     """The highest resident memory so far; where the system does not tell it, the present one."""
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
         if found:
             return int(found[1]) * 1024
-    return int(process.memory_info().rss)
-
-
-def resident_bytes(process: psutil.Process) -> int:
     return int(process.memory_info().rss)
 
 

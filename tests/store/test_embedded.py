@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,11 @@ def lives(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def end(process: psutil.Process) -> None:
+    if lives(process):
+        process.kill()
 
 
 def wait_gone(processes: list[psutil.Process]) -> None:
@@ -282,6 +288,7 @@ def test_an_orphaned_backend_that_still_computes_is_ended_before_the_restart(dat
         connection = psycopg.connect(server.conninfo, autocommit=True)
         stack.callback(connection.close)
         backend = psutil.Process(connection.info.backend_pid)
+        stack.callback(end, backend)  # if the test fails, it would spin forever
         other = subprocess.Popen(
             [sys.executable, "-c", "input()", "postgres: modelmeter"], stdin=subprocess.PIPE
         )
@@ -428,6 +435,20 @@ def test_a_stale_pid_file_is_no_obstacle(data_dir: Path, kind: str) -> None:
         with EmbeddedPostgres(data_dir) as server:
             assert keep(server)
         assert other.poll() is None
+
+
+def test_a_server_that_somebody_else_started_is_refused_unharmed(data_dir: Path) -> None:
+    cluster = data_dir / "postgres"
+    user = embedded._choose_user(cluster)
+    argv = [str(embedded._reachable_install(user) / "bin" / "postgres"), "-D", str(cluster)]
+    argv += ["-c", "listen_addresses=", "-c", f"unix_socket_directories={data_dir}"]
+    with subprocess.Popen(argv, user=user.uid if ROOT else None, cwd="/", stderr=subprocess.DEVNULL) as other:
+        wait_until((data_dir / ".s.PGSQL.5432").exists)
+        with pytest.raises(WrongSetting, match=f"did not start, pid {other.pid}, uses {cluster}"):
+            EmbeddedPostgres(data_dir).start()
+        assert postmaster(data_dir).pid == other.pid
+        other.send_signal(signal.SIGINT)
+    assert other.returncode == 0
 
 
 def test_a_record_of_a_socket_directory_that_lies_deletes_nothing(data_dir: Path, home: Path) -> None:

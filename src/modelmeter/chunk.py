@@ -6,6 +6,7 @@ Byte 0 of a packed column says how: plain little-endian values, pcodec, or one v
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,11 @@ def pack(column: NDArray[np.float64] | NDArray[np.int64], level: int = STORE_LEV
     return _PCODEC + packed
 
 
-def _unpack(data: bytes, count: int, dtype: type[np.float64 | np.int64]) -> NDArray[np.float64] | NDArray[np.int64]:
+def _unpack(data: bytes, count: int, dtype: type[np.float64 | np.int64]) -> NDArray[Any]:
     how = data[:1]
+    column: NDArray[Any] | None
     if how == _PCODEC:
-        column: NDArray[np.float64] | NDArray[np.int64] | None = simple_decompress(data[1:])
+        column = simple_decompress(data[1:])
         if column is None or column.dtype != dtype:
             raise ValueError(f"a packed column of {None if column is None else column.dtype}, not {dtype.__name__}")
     elif how == _CONSTANT:
@@ -51,12 +53,12 @@ def _unpack(data: bytes, count: int, dtype: type[np.float64 | np.int64]) -> NDAr
 
 def unpack_floats(data: bytes, count: int) -> NDArray[np.float64]:
     """The float64 column, shape (count,). ValueError when the bytes are no such column."""
-    return _unpack(data, count, np.float64)  # type: ignore[return-value]
+    return _unpack(data, count, np.float64)
 
 
 def unpack_ints(data: bytes, count: int) -> NDArray[np.int64]:
     """The int64 column, shape (count,). ValueError when the bytes are no such column."""
-    return _unpack(data, count, np.int64)  # type: ignore[return-value]
+    return _unpack(data, count, np.int64)
 
 
 def pack_codes(codes: NDArray[np.int32], codomain: int) -> bytes:

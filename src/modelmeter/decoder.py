@@ -614,13 +614,14 @@ class _ArrowReader:
         combined = frame.select(pl.struct(pl.all()).rank("dense").alias("rank"))["rank"].to_numpy().astype(np.int64) - 1
         first = np.zeros(int(combined.max()) + 1, np.int64)
         first[combined[::-1]] = np.arange(count - 1, -1, -1)
-        found = np.zeros(first.size, np.int64)
+        found: NDArray[np.int64] = np.zeros(first.size, np.int64)
         for number, values in enumerate(frame[first].iter_rows()):
             try:
                 found[number] = self._decoder.code_of(zip(labels, values, strict=True))
             except Refused as refused:
                 self._refuse(np.flatnonzero(combined == number), refused)
-        return found[combined]
+        coded: NDArray[np.int64] = found[combined]
+        return coded
 
 
 __all__ = ["Admit", "AdmitMetric", "Bounds", "Decoded", "Decoder"]

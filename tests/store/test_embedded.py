@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -98,6 +99,11 @@ def lives(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def end(process: psutil.Process) -> None:
+    if lives(process):
+        process.kill()
 
 
 def wait_gone(processes: list[psutil.Process]) -> None:
@@ -282,9 +288,8 @@ def test_an_orphaned_backend_that_still_computes_is_ended_before_the_restart(dat
         connection = psycopg.connect(server.conninfo, autocommit=True)
         stack.callback(connection.close)
         backend = psutil.Process(connection.info.backend_pid)
-        other = subprocess.Popen(
-            [sys.executable, "-c", "input()", "postgres: modelmeter"], stdin=subprocess.PIPE
-        )
+        stack.callback(end, backend)  # if the test fails, it would spin forever
+        other = subprocess.Popen([sys.executable, "-c", "input()", "postgres: modelmeter"], stdin=subprocess.PIPE)
         stack.enter_context(other)
 
         def compute() -> None:
@@ -327,16 +332,12 @@ def test_a_killed_owner_takes_its_server_along_cleanly(data_dir: Path) -> None:
         process.kill()
         wait_gone(everyone)
     control = embedded._reachable_install(embedded._choose_user(data_dir / "postgres")) / "bin/pg_controldata"
-    facts = subprocess.run(
-        [control, data_dir / "postgres"], check=True, capture_output=True, text=True
-    ).stdout
+    facts = subprocess.run([control, data_dir / "postgres"], check=True, capture_output=True, text=True).stdout
     assert facts.split("Database cluster state:")[1].split("\n")[0].strip() == "shut down"
 
 
 @pytest.mark.parametrize("linux", [True, False], ids=["proc", "ps"])
-def test_a_live_orphan_is_stopped_and_replaced(
-    data_dir: Path, linux: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_live_orphan_is_stopped_and_replaced(data_dir: Path, linux: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not linux and shutil.which("ps") is None:
         pytest.skip("no ps here")
     if linux and sys.platform != "linux":
@@ -399,9 +400,7 @@ def test_an_owner_killed_during_initdb_leaves_nothing_half_made(home: Path) -> N
 def test_a_second_owner_is_refused_and_told_who_holds_it(data_dir: Path) -> None:
     with owner(data_dir) as process:
         said(process)
-        with pytest.raises(
-            WrongSetting, match=rf"{data_dir} is in use by another modelmeter, pid {process.pid}$"
-        ):
+        with pytest.raises(WrongSetting, match=rf"{data_dir} is in use by another modelmeter, pid {process.pid}$"):
             EmbeddedPostgres(data_dir).start()
         assert lives(postmaster(data_dir))
     with EmbeddedPostgres(data_dir), pytest.raises(WrongSetting, match=f"pid {os.getpid()}$"):
@@ -428,6 +427,20 @@ def test_a_stale_pid_file_is_no_obstacle(data_dir: Path, kind: str) -> None:
         with EmbeddedPostgres(data_dir) as server:
             assert keep(server)
         assert other.poll() is None
+
+
+def test_a_server_that_somebody_else_started_is_refused_unharmed(data_dir: Path) -> None:
+    cluster = data_dir / "postgres"
+    user = embedded._choose_user(cluster)
+    argv = [str(embedded._reachable_install(user) / "bin" / "postgres"), "-D", str(cluster)]
+    argv += ["-c", "listen_addresses=", "-c", f"unix_socket_directories={data_dir}"]
+    with subprocess.Popen(argv, user=user.uid if ROOT else None, cwd="/", stderr=subprocess.DEVNULL) as other:
+        wait_until((data_dir / ".s.PGSQL.5432").exists)
+        with pytest.raises(WrongSetting, match=f"did not start, pid {other.pid}, uses {cluster}"):
+            EmbeddedPostgres(data_dir).start()
+        assert postmaster(data_dir).pid == other.pid
+        other.send_signal(signal.SIGINT)
+    assert other.returncode == 0
 
 
 def test_a_record_of_a_socket_directory_that_lies_deletes_nothing(data_dir: Path, home: Path) -> None:
@@ -461,9 +474,7 @@ def test_data_of_another_major_is_refused_untouched(tmp_path: Path, version: str
 def test_a_directory_of_somebody_else_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     before = contents(tmp_path)
-    with pytest.raises(
-        WrongSetting, match=rf"{tmp_path} is not empty and not modelmeter's \(it holds thesis.tex\)"
-    ):
+    with pytest.raises(WrongSetting, match=rf"{tmp_path} is not empty and not modelmeter's \(it holds thesis.tex\)"):
         EmbeddedPostgres(tmp_path).start()
     assert contents(tmp_path) == before
 
@@ -536,9 +547,7 @@ def test_a_directory_that_blocks_is_named_and_not_opened(home: Path) -> None:
     (closed / "b").mkdir(parents=True)
     closed.chmod(0o700)
     before = contents(closed)
-    with pytest.raises(
-        WrongSetting, match=rf"cannot pass {closed} to reach .*--data-dir /var/lib/modelmeter"
-    ):
+    with pytest.raises(WrongSetting, match=rf"cannot pass {closed} to reach .*--data-dir /var/lib/modelmeter"):
         EmbeddedPostgres(closed / "b" / "data").start()
     assert contents(closed) == before
 

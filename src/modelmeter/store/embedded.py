@@ -263,9 +263,7 @@ class EmbeddedPostgres:
     def _launch(self) -> None:
         lock = self._take_postmaster_lock()
         try:
-            # Nobody of the last run lives, so whatever it says is stale. Were there a server that others
-            # started, Postgres would still see that the shared memory of the directory is in use.
-            (self._cluster_dir / "postmaster.pid").unlink(missing_ok=True)
+            self._remove_pid_file()
             with contextlib.suppress(FileExistsError):
                 self._socket_dir.mkdir(mode=0o700)
             self._give_away(self._socket_dir)
@@ -339,13 +337,7 @@ class EmbeddedPostgres:
 
     def _end_leftovers(self, waited: float) -> None:
         """Signal what still lives of a former run, harder the longer it takes."""
-        title = f"postgres: {self._cluster_name()}: "
-        option = f" -D {self._cluster_dir}"
-        ours = [(pid, text) for pid, uid, text in _processes() if uid == self._user.uid]
-        masters = [
-            pid for pid, text in ours if f"{option} " in f"{text} " or f" -D {self.data_dir}/postgres.new" in text
-        ]
-        children = [pid for pid, text in ours if text.startswith(title)]
+        masters, children = self._leftovers()
         if masters:
             # Sending a fast shutdown again does nothing. One that is suspended must wake up to notice it.
             number = signal.SIGINT
@@ -355,6 +347,26 @@ class EmbeddedPostgres:
             _send(masters, signal.SIGCONT)
         elif waited > _ORPHAN_SECONDS:
             _send(children, signal.SIGKILL)
+
+    def _leftovers(self) -> tuple[list[int], list[int]]:
+        """The pids of postmasters (and initdb) on our directory, and of their children."""
+        title = f"postgres: {self._cluster_name()}: "
+        options = tuple(f" -D {self.data_dir}/{name} " for name in ("postgres", "postgres.new"))
+        ours = [(pid, f"{command} ") for pid, uid, command in _processes() if uid == self._user.uid]
+        masters = [pid for pid, command in ours if any(option in command for option in options)]
+        return masters, [pid for pid, command in ours if command.startswith(title)]
+
+    def _remove_pid_file(self) -> None:
+        """Nobody of our last run lives, so what it says is stale, unless somebody else started a server."""
+        path = self._cluster_dir / "postmaster.pid"
+        if path.exists():
+            masters, _ = self._leftovers()
+            if masters:
+                raise WrongSetting(
+                    f"a PostgreSQL that modelmeter did not start, pid {masters[0]}, uses "
+                    f"{self._cluster_dir}; stop it first"
+                )
+            path.unlink()
 
     def _cluster_name(self) -> str:
         """Stands in the title of every process of Postgres. By inode: it follows a directory that moves."""

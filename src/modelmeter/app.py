@@ -10,7 +10,7 @@ from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmeter import __version__, telemetry
 from modelmeter.compactor import Compactor
@@ -52,7 +52,7 @@ def _check_queue(config: Config) -> None:
         raise WrongSetting(f"queue: {config.queue!r} is not known; so far there is postgres:, the same database")
 
 
-def make_api(config: Config) -> FastAPI:
+def make_api(config: Config) -> ASGIApp:
     """The ASGI application."""
     producer = make_producer(config)
     ingester = Ingester(producer)
@@ -72,19 +72,23 @@ def make_api(config: Config) -> FastAPI:
 
     api = FastAPI(title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION)
     api.add_exception_handler(ModelmeterError, on_error)
-    ingest = Ingest(config, gate, ingester)
-    # First of all routes, and without FastAPI's layers: this is the hot path.
-    api.router.routes[:0] = [
-        Route("/events", ingest, methods=["POST"], include_in_schema=False),
-        Route("/stats", ingest, methods=["POST"], include_in_schema=False),
-    ]
     api.include_router(stats.make_router(reader))
     api.include_router(events.make_router(reader))
     api.include_router(health.make_router(gate))
     events.describe_ingest(api)
-    return api
+    ingest = Ingest(config, gate, ingester)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        # The hot path goes before all of FastAPI's layers.
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _INGEST_PATHS:
+            await ingest(scope, receive, send)
+        else:
+            await api(scope, receive, send)
+
+    return application
 
 
+_INGEST_PATHS = frozenset(("/events", "/stats"))
 _DESCRIPTION = "Events of models in, stats out. See the README for examples."
 
 
@@ -105,6 +109,7 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             timeout_graceful_shutdown=int(config.grace_seconds),
             timeout_keep_alive=75,
             server_header=False,
+            proxy_headers=False,
             ws="none",
         )
     )
@@ -120,12 +125,16 @@ def run_worker(config: Config) -> None:
     catalog = Catalog(config.database_url)
     worker = Worker(config, consumer, catalog, alerts.look_at)
     idle = 0
+    gathering = 0.0
 
     def run_once() -> bool:
+        nonlocal gathering
         stored = worker.run_once()
         if stored is None:
             alerts.flush()
             return False
+        full = stored.events * 2 > config.claim_limit_events
+        gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)
         telemetry.BATCH_EVENTS.observe(stored.events)
@@ -136,7 +145,7 @@ def run_worker(config: Config) -> None:
     def pause(busy: bool) -> float:
         nonlocal idle
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
-        return 0.0 if busy else _IDLE_SECONDS[idle]
+        return gathering if busy else _IDLE_SECONDS[idle]
 
     run_loop("worker", run_once, stop, pause)
     consumer.close()

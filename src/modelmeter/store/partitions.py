@@ -23,11 +23,14 @@ class Partitions:
 
     def missing(self, instants: NDArray[np.int64], tables: Iterable[str]) -> list[tuple[str, int]]:
         """(table, start) of each partition that `instants` need and that is not known to stand."""
+        low, high = int(instants.min()), int(instants.max())
         wanted = []
         for table in tables:
             width = WIDTHS[table]
-            starts = np.unique(instants // width) * width
-            wanted += [(table, start) for start in starts.tolist() if start not in self._standing[table]]
+            starts = [floor(low, width)]
+            if starts[0] != floor(high, width):
+                starts = (np.unique(instants // width) * width).tolist()
+            wanted += [(table, start) for start in starts if start not in self._standing[table]]
         return wanted
 
     def make(self, connection: psycopg.Connection[tuple[object, ...]], wanted: list[tuple[str, int]]) -> None:

@@ -1,4 +1,4 @@
-"""POST /events and POST /stats: bodies in, 202 out when durable. A bare Starlette route: it is the hot path."""
+"""POST /events and POST /stats: bodies in, 202 out when durable. Bare ASGI: it is the hot path."""
 
 import asyncio
 from collections.abc import Callable

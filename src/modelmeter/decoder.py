@@ -148,6 +148,9 @@ class Decoder:
         index[used] = np.arange(used.size, dtype=np.int32)
         return [self._label_sets[code] for code in used.tolist()], index[codes]
 
+    def label_set(self, code: int) -> Labels:
+        return self._label_sets[code]
+
     def _learn(self, body: bytes, shape: dict[str, str], filled: int, events: int) -> None:
         """Make a fast reader for bodies that begin like this one, unless it would be mostly holes."""
         metrics = [key for key, kind in shape.items() if kind == "metric"]
@@ -369,6 +372,7 @@ def _signature(body: bytes) -> tuple[bytes, ...]:
 
 _STAMP_TYPES: dict[str, Any] = {"integer": int, "float": float, "rfc3339": str}
 _NAN = float("nan")
+_FIRST = np.zeros(1, np.int32)
 
 
 class _Schema:
@@ -415,6 +419,8 @@ class _Schema:
         count = len(events)
         if not count:
             return None
+        if count == 1 and self._stamps is None:
+            return self._read_one(events[0], body, decoder, bounds)
         codes = self._codes_of(events, decoder)
         if codes is None:
             return None
@@ -423,10 +429,7 @@ class _Schema:
             for key, values in zip(self.metrics, self._metric_values, strict=True)
         }
         fields = len(self.metrics) * count
-        if count == 1:
-            fields -= sum(column[0] != column[0] for column in metrics.values())
-        else:
-            fields -= sum(int(np.count_nonzero(np.isnan(column))) for column in metrics.values())
+        fields -= sum(int(np.count_nonzero(np.isnan(column))) for column in metrics.values())
         if fields == 0 or (fields < count * len(self.metrics) and not self._every_event_has_a_metric(metrics)):
             return None
         timestamp, strings, stamps = self._timestamps_of(events, bounds)
@@ -440,6 +443,25 @@ class _Schema:
             metrics = {key: column for key, column in metrics.items() if not np.isnan(column).all()}
         streams, stream = decoder.streams_of(codes)
         return Batch(streams, stream, timestamp, metrics)
+
+    def _read_one(self, event: Any, body: bytes, decoder: Decoder, bounds: Bounds) -> Batch | None:
+        """`read` of one event without a timestamp, in a quarter of the time: many clients send just that."""
+        labels = self._label_values(event)
+        code = self.codes.get(labels)
+        if code is None:
+            found = self._codes_of([event], decoder)
+            if found is None:
+                return None
+            code = int(found[0])
+        values = {}
+        for key, read in zip(self.metrics, self._metric_values, strict=True):
+            value = read(event)
+            if value == value:  # noqa: PLR0124  NaN: absent
+                values[key] = np.array((value,), np.float64)
+        fields = len(labels) - labels.count(None)
+        if not values or body.count(b'"') != 2 * (2 * fields + len(values)):
+            return None
+        return Batch((decoder.label_set(code),), _FIRST, np.array((bounds.now,)), values)
 
     def _codes_of(self, events: list[Any], decoder: Decoder) -> NDArray[np.int64] | None:
         while True:

@@ -1,4 +1,4 @@
-"""Sources of events: files (`etl load`) and a made-up fleet of models (`etl demo`), sent over HTTP like anyone's.
+"""Sources of events: files (`etl load`) and made-up models (`etl demo`), sent over HTTP like anyone's.
 
 sender   posts bodies; retries with the same Idempotency-Key
 source   CSV, Parquet and NDJSON files, read lazily

@@ -1,15 +1,16 @@
-"""Posts event bodies so that each counts once: what fails in passing is sent again with the same Idempotency-Key.
+"""Posts event bodies so that each counts once: what fails is sent again with the same Idempotency-Key.
 
 `Sender` sends one parcel and returns the server's answer, or raises: SendRefused when the same request will
 never do, ServerAway when patience is over, SendStopped after `stop`. `SenderPool` does it on a few threads.
 """
 
+import itertools
 import queue
 import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -93,7 +94,7 @@ class _Passing:
 
 
 def base_url(url: str) -> str:
-    """The server's address without a final `/`, `/stats` or `/events`. WrongSetting when it is no http URL."""
+    """The server's address without a final `/`, `/stats`, `/events`. WrongSetting when it is no http URL."""
     text = url.strip()
     try:
         parsed = httpx.URL(text)
@@ -110,7 +111,7 @@ def base_url(url: str) -> str:
 
 
 def backoff_seconds(attempt: int, first: float, longest: float, jitter: float) -> float:
-    """How long to wait after failure number `attempt` (from 0): doubling, capped, half of it by `jitter` in [0, 1]."""
+    """How long to wait after failure `attempt` (from 0): doubling, capped; `jitter` (0 to 1) moves half of it."""
     return float(min(longest, first * 2.0 ** min(attempt, 60)) * (0.5 + 0.5 * jitter))
 
 
@@ -157,7 +158,7 @@ class Sender:
         self._stopped.set()
 
     def send(self, parcel: Parcel) -> Answer:
-        """The server's answer, once it has the events for sure. SendRefused, ServerAway or SendStopped if never."""
+        """The server's answer, once it has the events; else SendRefused, ServerAway, SendStopped."""
         failed_at = 0.0
         attempt = 0
         while True:
@@ -175,7 +176,9 @@ class Sender:
                     f"{self.url}: {outcome.reason}{asked}. Gave up after {now - failed_at:.0f} s "
                     f"of at most {self._patience_seconds:.0f} s."
                 )
-            backoff = backoff_seconds(attempt, self._first_wait_seconds, _LONGEST_WAIT_SECONDS, random.random())
+            backoff = backoff_seconds(
+                attempt, self._first_wait_seconds, _LONGEST_WAIT_SECONDS, random.random()
+            )
             wait = min(max(outcome.retry_after_seconds, backoff), left)
             self._notice(f"{outcome.reason}; trying again in {wait:.1f} s")
             attempt += 1
@@ -197,10 +200,13 @@ class Sender:
             except msgspec.MsgspecError as error:
                 if status != 422:
                     raise SendRefused(
-                        f"{self.url}/events answered {status} but not as modelmeter does ({error}); is the URL right?"
+                        f"{self.url}/events answered {status}, but not as modelmeter does: {error}. "
+                        "Is the URL right?"
                     ) from None
         if response.is_redirect:
-            raise SendRefused(f"{self.url}/events redirects to {response.headers.get('Location')}; use that URL")
+            raise SendRefused(
+                f"{self.url}/events redirects to {response.headers.get('Location')}; use that URL"
+            )
         raise SendRefused(f"{self.url}/events: {_explain(response)}", status=status)
 
 
@@ -214,26 +220,25 @@ def _explain(response: httpx.Response) -> str:
     return f"{response.status_code} {said or response.reason_phrase}"
 
 
-@dataclass(slots=True)
 class Tally:
-    """What was acknowledged so far. `examples` are the first refusals, as lines for people."""
+    """What was acknowledged so far, counted by many threads. `examples` are the first refusals."""
 
-    example_limit: int = 10
-    parcels: int = 0
-    accepted: int = 0
-    rejected: int = 0
-    examples: list[str] = field(default_factory=list)
+    def __init__(self, example_limit: int = 10) -> None:
+        self.expected_parcels: int | None = None
+        self.parcels = 0
+        self.accepted = 0
+        self.rejected = 0
+        self.examples: list[str] = []
+        self._example_limit = example_limit
+        self._lock = threading.Lock()
 
-    def count(self, accepted: int, rejected: int, parcels: int = 1) -> None:
-        """Add one answer."""
-        self.parcels += parcels
-        self.accepted += accepted
-        self.rejected += rejected
-
-    def refuse(self, place: str, detail: str) -> None:
-        """Keep the line of one refusal, if there is room."""
-        if len(self.examples) < self.example_limit:
-            self.examples.append(f"{place}: {detail}")
+    def count(self, accepted: int, rejected: int, refusals: Iterable[str] = ()) -> None:
+        """Add one answer; `refusals` say where and why."""
+        with self._lock:
+            self.parcels += 1
+            self.accepted += accepted
+            self.rejected += rejected
+            self.examples += itertools.islice(refusals, self._example_limit - len(self.examples))
 
 
 _Task = tuple[Parcel, Callable[[Answer], None]]
@@ -243,8 +248,8 @@ class SenderPool:
     """Sends parcels on a few threads, so that reading, sending and the server's commit overlap.
 
     `put` blocks while all are busy: at most `2 * threads` parcels are in memory. Each parcel's `done` is called
-    with its answer, one at a time. The first failure stops the pool; `put` or `finish` raises it. Leaving the
-    context by an exception lets the requests on their way come back, for a few seconds, and sends no others.
+    with its answer, by that thread. The first failure stops the pool; `put` or `finish` raises it. Leaving
+    the context by an exception lets the requests on their way come back, for a few seconds, and sends no more.
     """
 
     def __init__(self, sender: Sender, threads: int = SENDING_THREADS) -> None:
@@ -306,8 +311,7 @@ class SenderPool:
             parcel, done = task
             try:
                 answer = self._sender.send(parcel)
-                with self._lock:
-                    done(answer)
+                done(answer)
             except BaseException as error:
                 with self._lock:
                     self._failure = self._failure or error

@@ -30,7 +30,7 @@ FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file as a table. `nested` are NDJSON fields that are no column of `data`, with the line that shows it."""
+    """A file as a table. `nested` are NDJSON fields that are no column of `data`, with a line of each."""
 
     path: Path
     format: str
@@ -48,13 +48,15 @@ class Fingerprint:
 
 
 def format_of(path: Path) -> str:
-    """csv, tsv, parquet or ndjson by the suffix, `.gz` ignored but for Parquet. WrongSetting when unknown."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    packed = suffixes[-1:] == [".gz"]
-    kind = FORMATS.get((suffixes[:-1] if packed else suffixes)[-1:][0] if len(suffixes) > packed else "")
+    """csv, tsv, parquet or ndjson by the suffix, with or without `.gz`. WrongSetting when unknown."""
+    name = path.name.lower()
+    packed = name.endswith(".gz")
+    kind = FORMATS.get(Path(name.removesuffix(".gz")).suffix)
     if kind is None or (packed and kind == "parquet"):
-        raise WrongSetting(f"{path}: unknown kind of file; it must end in .csv, .tsv, .ndjson, .jsonl (or those "
-                           "with .gz), .parquet or .pq")  # fmt: skip
+        raise WrongSetting(
+            f"{path}: unknown kind of file; the name must end in .csv, .tsv, .ndjson, .jsonl "
+            "(each may be followed by .gz), .parquet or .pq"
+        )
     return kind
 
 
@@ -81,11 +83,9 @@ def is_changed(path: Path, before: Fingerprint) -> bool:
 def open_source(path: Path, texts: Collection[str]) -> Source:
     """The table in `path`. The columns `texts` of CSV and NDJSON stay text as written (`1.10` is a version).
 
-    WrongSetting when the file is missing, unreadable or broken.
+    WrongSetting when the file is broken.
     """
     kind = format_of(path)
-    if not path.is_file():
-        raise WrongSetting(f"{path}: is a directory" if path.is_dir() else f"{path}: there is no such file")
     try:
         if kind == "parquet":
             data = pl.scan_parquet(path, glob=False)
@@ -133,7 +133,7 @@ def _typed_csv(raw: pl.LazyFrame, texts: Collection[str]) -> pl.LazyFrame:
 
 
 def _ndjson_schema(path: Path, texts: Collection[str]) -> tuple[dict[str, pl.DataType], dict[str, int]]:
-    """The fields of all lines, each of one type. A field with both numbers and text would be coerced: refused."""
+    """The fields of all lines, each of one type; numbers mixed with text would be coerced: refused."""
     kinds: dict[str, dict[type, int]] = {}
     seen: set[tuple[tuple[str, type], ...]] = set()
     decode = msgspec.json.Decoder().decode
@@ -157,7 +157,7 @@ def _ndjson_schema(path: Path, texts: Collection[str]) -> tuple[dict[str, pl.Dat
     for field, lines in kinds.items():
         lines.pop(type(None), None)
         if lines.keys() & {dict, list}:
-            nested[field] = min(lines.get(dict, number), lines.get(list, number))
+            nested[field] = min(line for kind, line in lines.items() if kind in {dict, list})
         elif field in texts:
             schema[field] = pl.String()
         elif lines:
@@ -179,6 +179,8 @@ def _ndjson_type(path: Path, field: str, lines: dict[type, int]) -> pl.DataType:
         word, dtype = _JSON_KINDS[kind]
         first[word] = min(line, first.get(word, line))
     if len(first) > 1:
-        places = " and ".join(f"{word} in line {line}" for word, line in sorted(first.items(), key=lambda item: item[1]))
+        places = " and ".join(
+            f"{word} in line {line}" for word, line in sorted(first.items(), key=lambda item: item[1])
+        )
         raise WrongSetting(f"{path}: {field!r} is {places}; a field must be of one kind")
     return dtype

@@ -149,7 +149,7 @@ def test_stop_ends_a_wait(stub: Stub) -> None:
 
 def test_a_pool_sends_everything_once_through_faults(stub: Stub) -> None:
     faults = [Fault(503), Fault(0, is_counted=True), Fault(429), Fault(503, is_counted=True), Fault(0)]
-    stub.on_request = lambda number: faults[number % 7] if number % 7 < len(faults) else None
+    stub.on_request = lambda number: faults[number % 12] if number % 12 < len(faults) else None
     answers: list[Answer] = []
     with quick(stub, patience_seconds=60) as sender, SenderPool(sender) as pool:
         for number in range(60):

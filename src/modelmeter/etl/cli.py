@@ -67,7 +67,7 @@ def demo(
     ] = 3,
     rate: Annotated[
         float,
-        typer.Option(min=0.001, max=100_000, help="Events a second, all together, as a mean over a day."),
+        typer.Option(min=0.001, max=20_000, help="Events a second, all together, as a mean over a day."),
     ] = 200,
     duration: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to stream (seconds, or like 5m).")
@@ -90,13 +90,12 @@ def demo(
     model's v2 gets worse from the first event to the last.
     """
     now = time.time_ns() // 1_000
+    patience_seconds = _duration(patience) / SECOND
     plan = demo_source.Plan(models, seed, rate, now, now + _duration(duration), _duration(history))
     tally = Tally()
     with _reported(tally, "Run it again to start a new stream."):
-        with (
-            _progress(plan.expected_events, "streaming") as bar,
-            _pool(url, _duration(patience), bar) as pool,
-        ):
+        bar = _progress(plan.expected_events, "streaming")
+        with bar, _pool(url, patience_seconds, bar) as pool:
             demo_source.run(plan, pool, tally, lambda events: bar.advance(bar.task_ids[0], events))
     drifting, broken = demo_source.drifting_version(models), demo_source.incident_version(models)
     _out.print(f"{' '.join(drifting)} drifts; {' '.join(broken)} had an incident.")
@@ -128,12 +127,14 @@ def load(
     there, if need be by --map. `timestamp` may be a time, a date, RFC 3339 text or a Unix number; without an
     offset it is UTC; without the column, the time is that of the arrival.
 
-    A file is known by its content: copied, renamed or touched it is still the same; with one byte changed, or with
-    another --map, --sql or --slice-events, it is another. The server remembers for a week by default.
+    A file is known by its content: copied, renamed or touched it is still the same; with one
+    byte changed, or with another --map, --sql or --slice-events, it is another. (Without a `timestamp` column its
+    time of modification counts too.) The server remembers for a week by default.
 
     Example: modelmeter etl load run.csv --map model=name --map acc=prediction_accuracy
     """
     tally = Tally()
+    patience_seconds = _duration(patience) / SECOND
     with _reported(
         tally, "To go on, run the same command again: what was acknowledged does not count twice."
     ):
@@ -150,10 +151,8 @@ def load(
             loads.append(prepared)
             _say(_columns(prepared))
         tally.expected_parcels = sum(prepared.slices for prepared in loads)
-        with (
-            _progress(sum(prepared.rows for prepared in loads), "loading") as bar,
-            _pool(url, _duration(patience), bar) as pool,
-        ):
+        bar = _progress(sum(prepared.rows for prepared in loads), "loading")
+        with bar, _pool(url, patience_seconds, bar) as pool:
             load_source.send(loads, pool, tally, lambda rows: bar.advance(bar.task_ids[0], rows))
 
 
@@ -186,11 +185,11 @@ def _progress(total: int, what: str) -> Progress:
 
 
 @contextlib.contextmanager
-def _pool(url: str, patience: int, progress: Progress) -> Iterator[SenderPool]:
+def _pool(url: str, patience_seconds: float, progress: Progress) -> Iterator[SenderPool]:
     notice = progress.console.print
     with (
         Sender(
-            url, patience_seconds=patience / SECOND, notice=lambda text: notice(text, markup=False)
+            url, patience_seconds=patience_seconds, notice=lambda text: notice(text, markup=False)
         ) as sender,
         SenderPool(sender) as pool,
     ):
@@ -199,7 +198,7 @@ def _pool(url: str, patience: int, progress: Progress) -> Iterator[SenderPool]:
 
 @contextlib.contextmanager
 def _reported(tally: Tally, how_to_go_on: str) -> Iterator[None]:
-    """Whatever happens, say how far it came. Exit 130 after Ctrl-C, 2 for wrong input, 1 when nothing was kept."""
+    """Whatever happens, say how far it came. Exit 130 after Ctrl-C, 2 for wrong input, 1 if nothing was kept."""
     began = time.monotonic()
     try:
         yield

@@ -1,7 +1,7 @@
 """Made-up models that behave like real ones: a daily rhythm, one version that drifts, one with an incident.
 
-`demo_events` is pure and the same for the same arguments. Every ten seconds have random numbers of their own,
-so however a run is cut into pieces, the events are the same.
+`demo_events` is pure and the same for the same arguments. Every minute has random numbers of its own, so
+however a run is cut into pieces, the events are the same.
 """
 
 import io
@@ -24,7 +24,7 @@ MODELS = ("Mistral", "Llama", "Qwen", "Gemma", "Phi", "DeepSeek", "Falcon", "Gra
 VERSIONS = ("v1", "v2")
 BODY_EVENTS = 10_000
 
-_BLOCK = 10 * SECOND
+_BLOCK = MINUTE
 _TICK = SECOND // 5
 _ENVS, _ENV_SHARES = ("prod", "staging"), (0.85, 0.15)
 _REGIONS, _REGION_SHARES = ("eu", "us", "ap"), (0.5, 0.35, 0.15)

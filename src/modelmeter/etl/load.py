@@ -76,7 +76,7 @@ class _Slice:
     refused: Sequence[tuple[int, str]]
 
     def count(self, tally: Tally, advance: Callable[[int], None], answer: Answer) -> None:
-        """The server has answered. Its indexes count the rows that were sent; people count those of the file."""
+        """The server has answered. Its indexes count the rows sent; people count those of the file."""
         places = list(self.refused)
         places += [(int(self.kept[error.index]), error.detail) for error in answer.errors]
         tally.count(
@@ -159,7 +159,7 @@ def send(loads: Sequence[Load], pool: SenderPool, tally: Tally, advance: Callabl
     """
     for load in loads:
         first = 0
-        for number, rows in enumerate(_slices(load.table, load.slice_rows)):
+        for number, rows in enumerate(_read(load)):
             if is_changed(load.path, load.identity):
                 raise SourceChanged(
                     f"{load.path}: was changed while it was loaded; load it again when it is at rest"
@@ -179,6 +179,13 @@ def _arrow(events: pl.DataFrame) -> bytes:
     body = io.BytesIO()
     events.write_ipc_stream(body)
     return body.getvalue()
+
+
+def _read(load: Load) -> Iterator[pl.DataFrame]:
+    try:
+        yield from _slices(load.table, load.slice_rows)
+    except pl.exceptions.PolarsError as error:  # it could be read a moment ago
+        raise SourceChanged(f"{load.path}: cannot be read any more ({first_line(error)})") from None
 
 
 def _slices(table: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:

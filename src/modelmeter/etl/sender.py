@@ -111,7 +111,7 @@ def base_url(url: str) -> str:
 
 
 def backoff_seconds(attempt: int, first: float, longest: float, jitter: float) -> float:
-    """How long to wait after failure `attempt` (from 0): doubling, capped; `jitter` (0 to 1) moves half of it."""
+    """How long to wait after failure `attempt` (from 0): doubled, capped; `jitter` (0 to 1) moves half."""
     return float(min(longest, first * 2.0 ** min(attempt, 60)) * (0.5 + 0.5 * jitter))
 
 
@@ -247,9 +247,9 @@ _Task = tuple[Parcel, Callable[[Answer], None]]
 class SenderPool:
     """Sends parcels on a few threads, so that reading, sending and the server's commit overlap.
 
-    `put` blocks while all are busy: at most `2 * threads` parcels are in memory. Each parcel's `done` is called
+    `put` blocks while all are busy: at most `2 * threads` parcels are in memory. A parcel's `done` is called
     with its answer, by that thread. The first failure stops the pool; `put` or `finish` raises it. Leaving
-    the context by an exception lets the requests on their way come back, for a few seconds, and sends no more.
+    the context by an exception lets the requests on their way come back for a few seconds, and sends no more.
     """
 
     def __init__(self, sender: Sender, threads: int = SENDING_THREADS) -> None:

@@ -101,7 +101,8 @@ def test_no_time_gives_no_events_but_their_columns() -> None:
 def test_a_run_sends_each_event_of_its_plan_once_through_faults(stub: Stub) -> None:
     plan = demo.Plan(models=3, seed=1, rate=300, start=NOON, end=NOON + SECOND, history=5 * MINUTE)
     stub.on_request = lambda number: Fault(0, is_counted=True) if number % 4 == 1 else None
-    tally, advanced = Tally(), []
+    tally = Tally()
+    advanced: list[int] = []
     with Sender(stub.url, first_wait_seconds=0.001) as sender, SenderPool(sender) as pool:
         demo.run(plan, pool, tally, advanced.append)
     expected = [

@@ -21,7 +21,7 @@ def table(rows: int = 1_000) -> pl.DataFrame:
         {
             "timestamp": [NOON + timedelta(seconds=row) for row in range(rows)],
             "name": random.choice(["Mistral", "Llama"], rows),
-            "version": ["v1"] * rows,
+            "version": pl.Series(["v1"] * rows, dtype=pl.String),
             "serial": np.arange(rows, dtype=np.float64),
             "drift": random.random(rows),
         },
@@ -210,6 +210,12 @@ def test_nested_ndjson_loads_when_sql_names_the_columns(stub: Stub, tmp_path: Pa
         ("f.parquet", b"x", Options(), "cannot be read as parquet"),
         ("f.csv", b"", Options(), "empty"),
         ("f.csv", b"name,version,x\nm,v,1,2,3\n", Options(), "cannot be read as csv"),
+        (
+            "f.csv",
+            b"name,version,x\n" + b"m,v,1\n" * 50_000 + b"m,v,1,2\n",
+            Options(),
+            "cannot be read as csv",
+        ),
         ("f.csv", b"name,version,x\n\xff\xfe,v,1\n", Options(), "utf-8"),
         (
             "f.csv.gz",
@@ -274,9 +280,13 @@ def test_a_wide_file_goes_in_smaller_slices(tmp_path: Path) -> None:
     assert prepare(path, Options()).slice_rows == 500
 
 
-def test_a_file_with_a_header_only_is_no_event_and_no_error(stub: Stub, tmp_path: Path) -> None:
-    path = tmp_path / "none.parquet"
-    table(0).write_parquet(path)
+@pytest.mark.parametrize("name", ["none.csv", "none.parquet"])
+def test_a_file_without_rows_is_no_event_and_no_error(stub: Stub, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith("csv"):
+        table(0).write_csv(path)
+    else:
+        table(0).write_parquet(path)
     load = prepare(path, Options())
     assert (load.rows, load.slices, run(stub, load).accepted) == (0, 0, 0)
 

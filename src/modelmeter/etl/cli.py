@@ -177,7 +177,8 @@ def _columns(prepared: load_source.Load) -> str:
 
 def _progress(total: int, what: str) -> Progress:
     progress = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(),
         console=_err,
     )  # fmt: skip
     progress.add_task(what, total=total)

@@ -160,13 +160,14 @@ def test_a_pool_sends_everything_once_through_faults(stub: Stub) -> None:
 
 def test_a_pool_raises_its_first_failure_and_sends_no_more(stub: Stub) -> None:
     stub.on_request = lambda number: Fault(400, body={"detail": "bad"}) if number > 3 else None
-    with (
-        quick(stub) as sender,
-        pytest.raises(SendRefused, match="bad"),
-        SenderPool(sender, threads=1) as pool,
-    ):
-        for number in range(100):
-            pool.put(Parcel(ONE.body, JSON, f"key-{number}", 1), lambda _: None)
+
+    def send_all(sender: Sender) -> None:
+        with SenderPool(sender, threads=1) as pool:
+            for number in range(100):
+                pool.put(Parcel(ONE.body, JSON, f"key-{number}", 1), lambda _: None)
+
+    with quick(stub) as sender, pytest.raises(SendRefused, match="bad"):
+        send_all(sender)
     assert len(stub.requests) == 4
     assert stub.events.height == 3
 

@@ -75,12 +75,14 @@ class Chunk:
     """Events `[start, end)` of one stream, in time order; microseconds.
 
     `columns` holds the packed timestamps, then one packed column for each of `metrics` (ids); NaN is absent.
+    `minutely` says that the events are in rollups of a minute too, not only of an hour and a day.
     """
 
     stream_id: int
     start: int
     end: int
     count: int
+    minutely: bool
     metrics: Sequence[int]
     columns: Sequence[bytes]
 
@@ -90,6 +92,8 @@ def pack_chunk(
     metrics: Sequence[int],
     timestamp: NDArray[np.int64],
     columns: Sequence[NDArray[np.float64]],
+    *,
+    minutely: bool,
 ) -> Chunk:
     """One chunk of events that are sorted by time; arrays of shape (events,)."""
     return Chunk(
@@ -97,6 +101,7 @@ def pack_chunk(
         int(timestamp[0]),
         int(timestamp[-1]) + 1,
         timestamp.size,
+        minutely,
         metrics,
         [pack(timestamp), *(pack(column) for column in columns)],
     )

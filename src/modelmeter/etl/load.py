@@ -27,9 +27,7 @@ SLICE_EVENTS = 10_000
 _SLICE_CELLS = 500_000  # 4 MB of numbers: a slice of a very wide file stays far below the server's body limit
 _KEY_FORMAT = 1  # to be raised when the same file and options are cut or read in another way than before
 # These give rows in an order that may change from run to run.
-_UNORDERED = re.compile(
-    r"\b(group|distinct|join|union|intersect|except|order|over|unnest|limit)\b", re.IGNORECASE
-)
+_UNORDERED = re.compile(r"\b(group|distinct|join|union|intersect|except|order|over|unnest|limit)\b", re.IGNORECASE)
 
 
 class SourceChanged(ModelmeterError):
@@ -121,9 +119,7 @@ def prepare(path: Path, options: Options) -> Load:
         rows = int(table.select(pl.len()).collect(engine="streaming").item())
         if rows:  # the columns of an empty CSV have no type
             check_schema(schema, where)
-        if (
-            source.format not in {"csv", "tsv"} or options.sql is not None
-        ):  # those were read to the end already
+        if source.format not in {"csv", "tsv"} or options.sql is not None:  # those were read to the end already
             table.select(pl.all().null_count()).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise WrongSetting(f"{where}: {first_line(error)}") from None
@@ -159,13 +155,9 @@ def send(loads: Sequence[Load], pool: SenderPool, tally: Tally, advance: Callabl
         first = 0
         for number, rows in enumerate(_read(load)):
             if is_changed(load.path, load.stamp):
-                raise SourceChanged(
-                    f"{load.path}: was changed while it was loaded; load it again when it is at rest"
-                )
+                raise SourceChanged(f"{load.path}: was changed while it was loaded; load it again when it is at rest")
             events, kept, refused = to_events(rows)
-            done = functools.partial(
-                _Slice(load.path, first, rows.height, kept, refused).count, tally, advance
-            )
+            done = functools.partial(_Slice(load.path, first, rows.height, kept, refused).count, tally, advance)
             if events.is_empty():
                 done(Answer(0, 0))
             else:

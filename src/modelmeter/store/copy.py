@@ -84,8 +84,8 @@ def chunk_rows(chunks: Iterable[Chunk]) -> bytes:
         metrics, columns = chunk.metrics, chunk.columns
         parts.append(
             struct.pack(
-                ">hiiiqiqiiiiiiii",
-                6,
+                ">hiiiqiqiii?iiiiii",
+                7,
                 4,
                 chunk.stream_id,
                 8,
@@ -94,6 +94,8 @@ def chunk_rows(chunks: Iterable[Chunk]) -> bytes:
                 chunk.end - POSTGRES_EPOCH,
                 4,
                 chunk.count,
+                1,
+                chunk.minutely,
                 20 + 8 * len(metrics),
                 1,
                 0,

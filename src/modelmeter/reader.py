@@ -22,11 +22,12 @@ from modelmeter.errors import NotFound, Unavailable
 from modelmeter.rollup import Rollups, Stats
 from modelmeter.store.rollups import read_rollups
 from modelmeter.store.sql import load
-from modelmeter.window import DAY, HOUR, MINUTE, Span, ceil, floor, to_datetime, to_micros
+from modelmeter.window import DAY, EARLIEST, HOUR, LATEST, MINUTE, Span, ceil, floor, to_datetime, to_micros
 
 SQL = load("read.sql")
 _CONNECTIONS = 8
 _MODEL = "model"
+_HORIZON = floor(LATEST, DAY)  # no event can be later, and the day after it has no name in a calendar
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -84,6 +85,10 @@ def cover(span: Span) -> list[tuple[str, int, int]]:
             ]
     ranges.append(("rollup_partial", start, end))
     return [one for one in ranges if one[1] < one[2]]
+
+
+def _within_calendar(span: Span) -> Span:
+    return Span(max(span.start, EARLIEST), min(span.end, _HORIZON))
 
 
 class Reader:
@@ -144,6 +149,7 @@ class Reader:
         quantiles: Sequence[float],
     ) -> Summary:
         """Stats of the events in `span` with these labels, by metric. NotFound for an unknown model or metric."""
+        span = _within_calendar(span)
         with self._snapshot() as connection:
             streams = list(self._streams(connection, name, version, labels))
             metrics = None
@@ -161,6 +167,7 @@ class Reader:
 
     def events(self, name: str, version: str | None, span: Span, labels: dict[str, str], limit: int) -> list[Event]:
         """The newest `limit` raw events in `span`, newest first."""
+        span = _within_calendar(span)
         with self._snapshot() as connection:
             streams = self._streams(connection, name, version, labels)
             found: list[Event] = []
@@ -205,6 +212,8 @@ class Reader:
 
     def _rollups(self, connection: Connection, streams: list[int], metrics: list[int] | None, span: Span) -> Rollups:
         """Partials whose merge is the fold of exactly the events in `span`."""
+        if span.start >= span.end:
+            return rollup.EMPTY
         rows = read_rollups(connection, cover(span), streams, metrics)
         minutes = {floor(edge, MINUTE) for edge in (span.start, span.end) if edge % MINUTE}
         parts = []

@@ -16,7 +16,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from modelmeter import rollup
-from modelmeter.batch import Labels
+from modelmeter.batch import Labels, Refused, check_text
 from modelmeter.chunk import unpack_floats, unpack_ints
 from modelmeter.errors import NotFound, Unavailable
 from modelmeter.rollup import Rollups, Stats
@@ -87,6 +87,16 @@ def cover(span: Span) -> list[tuple[str, int, int]]:
     return [one for one in ranges if one[1] < one[2]]
 
 
+def _can_be_stored(*texts: str) -> bool:
+    """Whether Postgres can hold these; what it cannot hold, nothing is named."""
+    try:
+        for text in texts:
+            check_text("", text)
+    except Refused:
+        return False
+    return True
+
+
 def _within_calendar(span: Span) -> Span:
     return Span(max(span.start, EARLIEST), min(span.end, _HORIZON))
 
@@ -131,6 +141,8 @@ class Reader:
     def models(self, name: str | None = None) -> list[Model]:
         """All models and versions; of one model, NotFound when there is none."""
         with self._snapshot() as connection:
+            if name is not None and not _can_be_stored(name):
+                raise self._no_model(connection, name, None)
             rows = connection.execute(SQL["models"], {"name": name}).fetchall()
             if name is not None and not rows:
                 raise self._no_model(connection, name, None)
@@ -257,6 +269,10 @@ class Reader:
     def _streams(
         self, connection: Connection, name: str, version: str | None, labels: dict[str, str]
     ) -> dict[int, Labels]:
+        if not _can_be_stored(name, version or ""):
+            raise self._no_model(connection, name, version)
+        if not _can_be_stored(*labels, *labels.values()):
+            return {}
         scope = {"name": name, "version": version, "labels": json.dumps(labels)}
         found = {
             stream: tuple(sorted(its_labels.items()))

@@ -178,7 +178,7 @@ class Reader:
         return Summary(summary.events, dict(sorted(summary.metrics.items())))
 
     def events(self, name: str, version: str | None, span: Span, labels: dict[str, str], limit: int) -> list[Event]:
-        """The newest `limit` raw events in `span`, newest first."""
+        """The newest `limit` raw events in `span`, newest first; those of one time by labels and metrics."""
         span = _within_calendar(span)
         with self._snapshot() as connection:
             streams = self._streams(connection, name, version, labels)
@@ -208,7 +208,8 @@ class Reader:
             stream, count, metrics, columns = row
             timestamp = unpack_ints(columns[0], count)
             low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
-            low = max(low, high - limit)
+            if high - low > limit:  # never between events of the same time: which of them come is settled below
+                low = max(low, int(np.searchsorted(timestamp, timestamp[high - limit])))
             names = self._names(connection, metrics)
             values = [unpack_floats(column, count)[low:high].tolist() for column in columns[1:]]
             for offset, instant in enumerate(timestamp[low:high].tolist()):
@@ -219,8 +220,12 @@ class Reader:
                 }
                 found.append(Event(streams[stream], instant, event))
             found.sort(key=lambda event: -event.timestamp)
-            del found[limit:]
-        return found
+            if len(found) > limit:
+                least = found[limit - 1].timestamp
+                found = [event for event in found if event.timestamp >= least]
+        # In which chunk and row an event lies changes with compaction; its place among its like must not.
+        found.sort(key=lambda event: (-event.timestamp, event.labels, sorted(event.metrics.items())))
+        return found[:limit]
 
     def _rollups(self, connection: Connection, streams: list[int], metrics: list[int] | None, span: Span) -> Rollups:
         """Partials whose merge is the fold of exactly the events in `span`."""

@@ -304,15 +304,19 @@ class Reader:
 
     def _metric_id(self, connection: Connection, metric: str) -> int:
         for _ in range(2):
-            for metric_id, name in self._metric_names.items():
+            for metric_id, name in [*self._metric_names.items()]:
                 if name == metric:
                     return metric_id
-            self._metric_names = dict(connection.execute(SQL["metrics"]).fetchall())
-        near = difflib.get_close_matches(metric, self._metric_names.values(), n=3, cutoff=0.3)
+            self._learn_metrics(connection)
+        near = difflib.get_close_matches(metric, [*self._metric_names.values()], n=3, cutoff=0.3)
         hint = f"; the nearest are {', '.join(near)}" if near else ""
         raise NotFound(f"there is no metric {metric!r}{hint}", nearest=near, what="metric")
 
     def _names(self, connection: Connection, metrics: Sequence[int]) -> dict[int, str]:
         if any(metric != rollup.EVENTS and metric not in self._metric_names for metric in metrics):
-            self._metric_names = dict(connection.execute(SQL["metrics"]).fetchall())
+            self._learn_metrics(connection)
         return self._metric_names
+
+    def _learn_metrics(self, connection: Connection) -> None:
+        # Only ever more: another thread's snapshot may be older than what this one counts on.
+        self._metric_names.update(connection.execute(SQL["metrics"]).fetchall())

@@ -125,18 +125,33 @@ class Reader:
         if self._pool.closed:
             self._pool.open()
         try:
-            with self._pool.connection() as connection:
-                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection = self._begin()
+            try:
+                yield connection
+            finally:
                 try:
-                    yield connection
-                finally:
                     if not connection.closed:
                         connection.execute("ROLLBACK")
+                finally:
+                    self._pool.putconn(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             lines = str(error).strip().splitlines()
             raise Unavailable(f"the database is away: {lines[0] if lines else error!r}") from error
         except psycopg.errors.UndefinedTable:
             raise Unavailable("the schema is not there yet; run: modelmeter migrate") from None
+
+    def _begin(self) -> Connection:
+        """A connection with a transaction open; those that died while they waited in the pool are passed over."""
+        for _ in range(_CONNECTIONS):
+            connection = self._pool.getconn()
+            try:
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                return connection
+            except BaseException as error:
+                self._pool.putconn(connection)
+                if not isinstance(error, psycopg.OperationalError):
+                    raise
+        raise psycopg.OperationalError("no connection lasts")
 
     def models(self, name: str | None = None) -> list[Model]:
         """All models and versions; of one model, NotFound when there is none."""

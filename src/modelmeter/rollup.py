@@ -240,7 +240,7 @@ def stats(rollups: Rollups, row: int, quantiles: Sequence[float]) -> Stats:
         low,
         high,
         float(rollups.last[row]),
-        {f"{q:g}": value for q, value in zip(quantiles, values, strict=True)},
+        {repr(q).removesuffix(".0"): value for q, value in zip(quantiles, values, strict=True)},
     )
 
 

@@ -102,6 +102,8 @@ class Compactor:
     @staticmethod
     def _add_totals(connection: psycopg.Connection[tuple[Any, ...]], folded: Rollups) -> None:
         rows = np.flatnonzero(folded.metric == rollup.EVENTS)
+        if not rows.size:  # a step may hold partials of metrics only
+            return
         streams = folded.stream[rows]
         starts = rollup.group_starts(streams)
         connection.execute(

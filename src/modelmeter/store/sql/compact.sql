@@ -30,7 +30,7 @@ LIMIT 500;
 -- The chunks of such a group, out of their table. Index: chunk_stream.
 DELETE FROM modelmeter.chunk WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM modelmeter.chunk WHERE stream_id = %(stream)s AND start_at >= %(day)s
-        AND start_at < %(day)s + interval '1 day' AND count < %(small)s AND metrics = %(metrics)s
+        AND start_at < %(day)s + interval '1 day' AND count < %(small)s AND metrics = %(metrics)s::int[]
         AND floor(log(8, count))::int BETWEEN %(low)s AND %(high)s
     LIMIT 2000
 )) AND stream_id = %(stream)s AND start_at >= %(day)s AND start_at < %(day)s + interval '1 day'

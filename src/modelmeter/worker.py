@@ -202,5 +202,5 @@ def sort_order(stream: NDArray[np.int32], timestamp: NDArray[np.int64]) -> NDArr
 
 
 def _is_permanent(error: psycopg.Error) -> bool:
-    """Whether the same rows would be refused again."""
-    return isinstance(error, (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError))
+    """Whether the same rows would be refused again. What is wrong with the schema or our rights is not theirs."""
+    return isinstance(error, (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded))

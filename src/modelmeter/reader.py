@@ -17,17 +17,18 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from modelmeter import rollup
-from modelmeter.batch import Labels
+from modelmeter.batch import Labels, Refused, check_text
 from modelmeter.chunk import unpack_floats, unpack_ints
 from modelmeter.errors import NotFound, Unavailable
 from modelmeter.rollup import Rollups, Stats
 from modelmeter.store.rollups import read_rollups
 from modelmeter.store.sql import load
-from modelmeter.window import DAY, HOUR, MINUTE, Span, ceil, floor, to_datetime, to_micros
+from modelmeter.window import DAY, EARLIEST, HOUR, LATEST, MINUTE, Span, ceil, floor, to_datetime, to_micros
 
 SQL = load("read.sql")
 _CONNECTIONS = 8
 _MODEL = "model"
+_HORIZON = floor(LATEST, DAY)  # no event can be later, and the day after it has no name in a calendar
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -86,6 +87,20 @@ def cover(span: Span) -> Cover:
     return Cover([one for one in ranges if one[1] < one[2]], [edge for edge in edges if edge.start < edge.end])
 
 
+def _can_be_stored(*texts: str) -> bool:
+    """Whether Postgres can hold these; what it cannot hold, nothing is named."""
+    try:
+        for text in texts:
+            check_text("", text)
+    except Refused:
+        return False
+    return True
+
+
+def _within_calendar(span: Span) -> Span:
+    return Span(max(span.start, EARLIEST), min(span.end, _HORIZON))
+
+
 class Reader:
     """Safe to use from many threads; each answer takes one connection for its time."""
 
@@ -110,22 +125,39 @@ class Reader:
         if self._pool.closed:
             self._pool.open()
         try:
-            with self._pool.connection() as connection:
-                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection = self._begin()
+            try:
+                yield connection
+            finally:
                 try:
-                    yield connection
-                finally:
                     if not connection.closed:
                         connection.execute("ROLLBACK")
+                finally:
+                    self._pool.putconn(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             lines = str(error).strip().splitlines()
             raise Unavailable(f"the database is away: {lines[0] if lines else error!r}") from error
         except psycopg.errors.UndefinedTable:
             raise Unavailable("the schema is not there yet; run: modelmeter migrate") from None
 
+    def _begin(self) -> Connection:
+        """A connection with a transaction open; those that died while they waited in the pool are passed over."""
+        for _ in range(_CONNECTIONS):
+            connection = self._pool.getconn()
+            try:
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                return connection
+            except BaseException as error:
+                self._pool.putconn(connection)
+                if not isinstance(error, psycopg.OperationalError):
+                    raise
+        raise psycopg.OperationalError("no connection lasts")
+
     def models(self, name: str | None = None) -> list[Model]:
         """All models and versions; of one model, NotFound when there is none."""
         with self._snapshot() as connection:
+            if name is not None and not _can_be_stored(name):
+                raise self._no_model(connection, name, None)
             rows = connection.execute(SQL["models"], {"name": name}).fetchall()
             if name is not None and not rows:
                 raise self._no_model(connection, name, None)
@@ -144,6 +176,7 @@ class Reader:
         quantiles: Sequence[float],
     ) -> Summary:
         """Stats of the events in `span` with these labels, by metric. NotFound for an unknown model or metric."""
+        span = _within_calendar(span)
         with self._snapshot() as connection:
             streams = list(self._streams(connection, name, version, labels))
             metrics = None
@@ -160,7 +193,8 @@ class Reader:
         return Summary(summary.events, dict(sorted(summary.metrics.items())))
 
     def events(self, name: str, version: str | None, span: Span, labels: dict[str, str], limit: int) -> list[Event]:
-        """The newest `limit` raw events in `span`, newest first."""
+        """The newest `limit` raw events in `span`, newest first; those of one time by labels and metrics."""
+        span = _within_calendar(span)
         with self._snapshot() as connection:
             streams = self._streams(connection, name, version, labels)
             found: list[Event] = []
@@ -189,7 +223,8 @@ class Reader:
             stream, count, metrics, columns = row
             timestamp = unpack_ints(columns[0], count)
             low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
-            low = max(low, high - limit)
+            if high - low > limit:  # never between events of the same time: which of them come is settled below
+                low = max(low, int(np.searchsorted(timestamp, timestamp[high - limit])))
             names = self._names(connection, metrics)
             values = [unpack_floats(column, count)[low:high].tolist() for column in columns[1:]]
             for offset, instant in enumerate(timestamp[low:high].tolist()):
@@ -200,11 +235,17 @@ class Reader:
                 }
                 found.append(Event(streams[stream], instant, event))
             found.sort(key=lambda event: -event.timestamp)
-            del found[limit:]
-        return found
+            if len(found) > limit:
+                least = found[limit - 1].timestamp
+                found = [event for event in found if event.timestamp >= least]
+        # In which chunk and row an event lies changes with compaction; its place among its like must not.
+        found.sort(key=lambda event: (-event.timestamp, event.labels, sorted(event.metrics.items())))
+        return found[:limit]
 
     def _rollups(self, connection: Connection, streams: list[int], metrics: list[int] | None, span: Span) -> Rollups:
         """Partials whose merge is the fold of exactly the events in `span`."""
+        if span.start >= span.end:
+            return rollup.EMPTY
         plan = cover(span)
         rows = read_rollups(connection, plan.ranges, streams, metrics)
         parts = [self._fold_raw(connection, streams, metrics, edge, minutely=False) for edge in plan.raw]
@@ -250,6 +291,10 @@ class Reader:
     def _streams(
         self, connection: Connection, name: str, version: str | None, labels: dict[str, str]
     ) -> dict[int, Labels]:
+        if not _can_be_stored(name, version or ""):
+            raise self._no_model(connection, name, version)
+        if not _can_be_stored(*labels, *labels.values()):
+            return {}
         scope = {"name": name, "version": version, "labels": json.dumps(labels)}
         found = {
             stream: tuple(sorted(its_labels.items()))
@@ -276,15 +321,19 @@ class Reader:
 
     def _metric_id(self, connection: Connection, metric: str) -> int:
         for _ in range(2):
-            for metric_id, name in self._metric_names.items():
+            for metric_id, name in [*self._metric_names.items()]:
                 if name == metric:
                     return metric_id
-            self._metric_names = dict(connection.execute(SQL["metrics"]).fetchall())
-        near = difflib.get_close_matches(metric, self._metric_names.values(), n=3, cutoff=0.3)
+            self._learn_metrics(connection)
+        near = difflib.get_close_matches(metric, [*self._metric_names.values()], n=3, cutoff=0.3)
         hint = f"; the nearest are {', '.join(near)}" if near else ""
         raise NotFound(f"there is no metric {metric!r}{hint}", nearest=near, what="metric")
 
     def _names(self, connection: Connection, metrics: Sequence[int]) -> dict[int, str]:
         if any(metric != rollup.EVENTS and metric not in self._metric_names for metric in metrics):
-            self._metric_names = dict(connection.execute(SQL["metrics"]).fetchall())
+            self._learn_metrics(connection)
         return self._metric_names
+
+    def _learn_metrics(self, connection: Connection) -> None:
+        # Only ever more: another thread's snapshot may be older than what this one counts on.
+        self._metric_names.update(connection.execute(SQL["metrics"]).fetchall())

@@ -95,8 +95,11 @@ class Worker:
         self._consumer.close()
 
     def _suspect(self, claim: Claim, error: Exception) -> None:
-        """Something in this claim cannot be stored: look at its messages one by one, bury the one that it is."""
-        if len(claim.payloads) > 1:
+        """Something in this claim cannot be stored: look at its messages one by one, bury the one that it is.
+
+        A message is buried when it was tried alone and with nothing remembered: what was remembered may be to blame.
+        """
+        if len(claim.payloads) > 1 or not self._careful:
             log.warning(
                 "a claim of %d messages cannot be stored (%s); trying them one by one", len(claim.payloads), error
             )
@@ -219,5 +222,5 @@ def sort_order(stream: NDArray[np.int32], timestamp: NDArray[np.int64]) -> NDArr
 
 
 def _is_permanent(error: psycopg.Error) -> bool:
-    """Whether the same rows would be refused again."""
-    return isinstance(error, (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError))
+    """Whether the same rows would be refused again. What is wrong with the schema or our rights is not theirs."""
+    return isinstance(error, (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded))

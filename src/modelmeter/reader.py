@@ -62,12 +62,12 @@ class Summary:
 def cover(span: Span) -> list[tuple[str, int, int]]:
     """(table, start, end): whole windows, the coarsest first, that tile the minutes of `span`; and all partials.
 
-    The minutes that the span cuts through are included whole.
+    The minutes that the span cuts through are included whole, as minutes: no coarser window may hold them.
     """
     start, end = floor(span.start, MINUTE), ceil(span.end, MINUTE)
     if start >= end:
         return []
-    hours = (min(ceil(start, HOUR), end), max(floor(end, HOUR), start))
+    hours = (ceil(ceil(span.start, MINUTE), HOUR), floor(floor(span.end, MINUTE), HOUR))
     ranges: list[tuple[str, int, int]] = []
     if hours[0] >= hours[1]:
         ranges.append(("rollup_1m", start, end))

@@ -160,6 +160,7 @@ def run_worker(config: Config) -> None:
         gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)
+        telemetry.DEAD_LETTERS.inc(stored.dead_letters)
         telemetry.BATCH_EVENTS.observe(stored.events)
         telemetry.STORE_SECONDS.observe(stored.seconds)
         telemetry.LAG_SECONDS.observe(stored.lag_seconds)

@@ -12,6 +12,7 @@ import urllib.parse
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import httpx
 import polars as pl
@@ -105,7 +106,7 @@ class Load:
             for number in range(threads)
         ]
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

@@ -3,8 +3,6 @@
 import os
 import time
 
-import psycopg
-
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
 from tests.acceptance.load import Load, audit

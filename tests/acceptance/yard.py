@@ -201,8 +201,8 @@ class Yard:
 
     def close(self) -> None:
         try:
-            for process in self.processes:
-                process.kill()
+            for command in self.processes:
+                command.kill()
             deadline = time.monotonic() + 10
             while left := self.living():
                 if time.monotonic() > deadline:

@@ -56,7 +56,7 @@ class Gate:
         self._streams: set[bytes] = set()
         self._metrics: set[str] = set()
         self._ready = False
-        self._trouble = "starting"
+        self._trouble = "starting; the database has not answered yet"
         self._backlog = Backlog(0, 0, 0, 0)
         self.buffered_bytes = 0
 
@@ -78,7 +78,8 @@ class Gate:
                 self._report()
                 await asyncio.sleep(max(_BACKLOG_SECONDS, 10 * (loop.time() - began)))
             except (psycopg.Error, ModelmeterError, OSError) as error:
-                self._trouble = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                self._trouble = reason if isinstance(error, ModelmeterError) else f"the database is away: {reason}"
                 self._ready = False
                 due = 0
                 await asyncio.sleep(_BACKLOG_SECONDS)
@@ -99,7 +100,7 @@ class Gate:
     def check(self, size: int) -> None:
         """Raise when a body of `size` bytes cannot be taken now."""
         if not self._ready:
-            raise Unavailable(f"the database is away: {self._trouble}", retry_after_seconds=1)
+            raise Unavailable(self._trouble, retry_after_seconds=1)
         if self._backlog.bytes > self._config.queue_limit_bytes:
             raise Busy(
                 f"the queue holds {self._backlog.bytes} bytes, over its limit of {self._config.queue_limit_bytes}; "

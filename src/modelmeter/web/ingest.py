@@ -18,7 +18,7 @@ from modelmeter.ingester import Ingester
 from modelmeter.message import id_of_key
 from modelmeter.queue import Backlog, Producer
 from modelmeter.store.registry import read_registry
-from modelmeter.web.body import Disconnected, read_body, unpack
+from modelmeter.web.body import Disconnected, discard_body, read_body, unpack
 from modelmeter.web.problem import problem, problem_of
 from modelmeter.window import SECOND
 
@@ -178,9 +178,16 @@ class Ingest:
         if len(key) > _KEY_LIMIT_BYTES:
             raise Malformed(f"the Idempotency-Key is over {_KEY_LIMIT_BYTES} bytes")
         limit = self._config.body_limit_bytes
-        if length > limit:
-            raise TooLarge(f"the body is {length} bytes, over {limit}; send fewer events at a time", limit_bytes=limit)
-        self._gate.check(length)
+        try:
+            if length > limit:
+                raise TooLarge(
+                    f"the body is {length} bytes, over {limit}; send fewer events at a time", limit_bytes=limit
+                )
+            self._gate.check(length)
+        except ModelmeterError:
+            if not any(header == b"expect" for header, _ in scope["headers"]):
+                await discard_body(receive, limit)
+            raise
         self._gate.buffered_bytes += length
         try:
             body = await read_body(receive, limit)

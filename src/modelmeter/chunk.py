@@ -37,7 +37,10 @@ def _unpack(data: bytes, count: int, dtype: type[np.float64 | np.int64]) -> NDAr
     how = data[:1]
     column: NDArray[Any] | None
     if how == _PCODEC:
-        column = simple_decompress(data[1:])
+        try:
+            column = simple_decompress(data[1:])
+        except RuntimeError as error:  # pcodec's only one
+            raise ValueError(f"a packed column cannot be read: {error}") from None
         if column is None or column.dtype != dtype:
             raise ValueError(f"a packed column of {None if column is None else column.dtype}, not {dtype.__name__}")
     elif how == _CONSTANT:

@@ -111,6 +111,7 @@ class Reader:
             max_size=_CONNECTIONS,
             open=False,
             timeout=5,
+            reconnect_timeout=1,  # then the next question tries anew; backing off, it would miss the database's return
             max_idle=300,
             kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "modelmeter reader"},
         )

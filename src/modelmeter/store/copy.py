@@ -68,7 +68,7 @@ def rollups_of(data: bytes) -> Rollups:
         sketches.append(data[at : at + length])
         at += length
     octets = np.frombuffer(data, np.uint8)
-    where = np.asarray(offsets)[:, None] + np.arange(size)
+    where = np.asarray(offsets, np.intp)[:, None] + np.arange(size)
     rows = octets[where].view(_ROLLUP).ravel()
     columns = {
         name: rows[name].astype(_ROLLUP[name].newbyteorder("=")) + (POSTGRES_EPOCH if name in _INSTANTS else 0)

@@ -33,7 +33,7 @@ def _border(number: int) -> int:
 
     The root of degree 32 is five square roots; a floor of floors is exact. Floats are not: exp2 is off by one for 12.
     """
-    power = 1 << (52 * BINS_PER_OCTAVE + number)
+    power: int = 1 << (52 * BINS_PER_OCTAVE + number)
     for _ in range(SCALE):
         power = math.isqrt(power)
     return power - (1 << 52)

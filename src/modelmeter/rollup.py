@@ -2,7 +2,8 @@
 
 A partial holds count, sum, squared deviations from the mean, minimum, maximum, first and last time, the last
 value and a sketch. Any number of partials may stand for a window; merge() of them is the truth, in any order and
-any grouping. Deviations are merged by Chan's formula (Chan, Golub, LeVeque 1979: no cancellation).
+any grouping; so of several values at the last time, the largest is the last one.
+Deviations are merged by Chan's formula (Chan, Golub, LeVeque 1979: no cancellation).
 Metric id 0 (EVENTS) counts the events themselves: an event need not have every metric.
 """
 
@@ -117,6 +118,10 @@ def fold_metric(
         return EMPTY
     ends = np.append(starts[1:], values.size)
     counts = ends - starts
+    last_at, last = timestamp[ends - 1], values[ends - 1]
+    if ((timestamp[ends - 2] == last_at) & (counts > 1)).any():
+        at_last = timestamp == np.repeat(last_at, counts)
+        last = np.maximum.reduceat(np.where(at_last, values, -np.inf), starts)
     with np.errstate(over="ignore", invalid="ignore"):
         sums = np.add.reduceat(values, starts)
         distances = values - np.repeat(sums / counts, counts)
@@ -131,8 +136,8 @@ def fold_metric(
         np.minimum.reduceat(values, starts),
         np.maximum.reduceat(values, starts),
         timestamp[starts],
-        timestamp[ends - 1],
-        values[ends - 1],
+        last_at,
+        last,
         sketch.encode_groups(values, starts),
     )
 
@@ -163,13 +168,13 @@ def merge(rollups: Rollups, *, by_stream: bool = True, by_window: bool = True) -
     """One partial for each stream, metric and window; sorted by them.
 
     Without `by_stream` all streams are one (stream 0), without `by_window` all windows are (window 0).
-    The last value is that of the latest time; of several at that time, that of the later row.
+    The last value is that of the latest time; of several at that time, the largest.
     """
     if not len(rollups):
         return rollups
     stream = rollups.stream if by_stream else np.zeros_like(rollups.stream)
     window = rollups.window if by_window else np.zeros_like(rollups.window)
-    order = np.lexsort((rollups.last_at, window, rollups.metric, stream))
+    order = np.lexsort((rollups.last, rollups.last_at, window, rollups.metric, stream))
     stream, metric, window = stream[order], rollups.metric[order], window[order]
     changed = (np.diff(stream) != 0) | (np.diff(metric) != 0) | (np.diff(window) != 0)
     starts = np.concatenate(([0], np.flatnonzero(changed) + 1))
@@ -240,7 +245,7 @@ def stats(rollups: Rollups, row: int, quantiles: Sequence[float]) -> Stats:
         low,
         high,
         float(rollups.last[row]),
-        {f"{q:g}": value for q, value in zip(quantiles, values, strict=True)},
+        {repr(q).removesuffix(".0"): value for q, value in zip(quantiles, values, strict=True)},
     )
 
 

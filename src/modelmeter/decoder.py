@@ -545,6 +545,8 @@ def _unix_column(raw: NDArray[np.int64]) -> NDArray[np.int64] | None:
 
 # Arrow tables.
 
+_YEAR_1, _YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999  # what an answer can name
+
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -591,7 +593,12 @@ class _ArrowReader:
         timestamp = self._timestamp()
         codes = self._codes(labels)
         if len(metrics) > METRIC_LIMIT:
-            self._refuse(np.arange(count), Refused(None, "too_many_metrics", f"over {METRIC_LIMIT} metrics"))
+            present = np.zeros(count, np.int64)
+            for values in metrics.values():
+                present += ~np.isnan(values)
+            for row in np.flatnonzero(present > METRIC_LIMIT).tolist():
+                detail = f"{present[row]} metrics; at most {METRIC_LIMIT} are kept"
+                self._refused.setdefault(row, Refused(None, "too_many_metrics", detail))
         bare = np.ones(count, bool)
         for values in metrics.values():
             bare &= np.isnan(values)
@@ -629,12 +636,15 @@ class _ArrowReader:
         column = self._table[TIMESTAMP]
         instants = np.full(count, bounds.now)
         if isinstance(column.dtype, pl.Datetime):
-            micros = column.dt.cast_time_unit("us").to_physical()
-            filled = micros.is_not_null().to_numpy()
-            instants[filled] = micros.drop_nulls().to_numpy()
+            raw = column.to_physical().drop_nulls().to_numpy()  # Polars' own cast panics on what is out of range
+            unit = column.dtype.time_unit
+            filled = column.is_not_null().to_numpy()
+            instants[filled] = (
+                raw.clip(-(10**15), 10**15) * 1000 if unit == "ms" else raw if unit == "us" else raw // 1000
+            )
             for row in np.flatnonzero((instants < bounds.earliest) | (instants > bounds.latest)).tolist():
                 try:
-                    bounds.check(min(max(int(instants[row]), -62_135_596_800_000_000), window.LATEST))
+                    bounds.check(min(max(int(instants[row]), _YEAR_1), _YEAR_9999))
                 except Refused as refused:
                     self._refused.setdefault(row, refused)
             return instants

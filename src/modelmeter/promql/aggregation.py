@@ -85,10 +85,10 @@ def select(operator: str, vector: Vector, labels: Sequence[str], *, without: boo
     """
     if operator == "limit_ratio":
         return _limit_ratio(vector, parameter)
-    if not vector.labels or not (parameter >= 1).any():
-        return empty(vector.values.shape[1])
     if np.isnan(parameter).any():
         raise QueryFailed("Parameter value is NaN")
+    if not vector.labels or not (parameter >= 1).any():
+        return empty(vector.values.shape[1])
     if parameter.min() <= -(2.0**63):
         raise QueryFailed(f"Scalar value {format_fixed(parameter.min())} underflows int64")
     if parameter.max() >= 2.0**63:

@@ -20,7 +20,6 @@ from modelmeter.promql.labels import (
     drop_metadata,
     keep,
     render,
-    render_series,
     replace,
     value_of,
 )
@@ -142,7 +141,7 @@ def _refuse_two_on_one_side(one: Vector, of_one: Ints, twice: Mask, matching: Ma
         return
     number, step = np.argwhere(twice)[np.argmin(np.nonzero(twice)[1])].tolist()
     rivals = [one.labels[row] for row in np.flatnonzero((of_one == number) & one.present[:, step])[:2].tolist()]
-    names = sorted(render_series(labels) for labels in rivals)
+    names = sorted(render(labels) for labels in rivals)
     group = render(signature(rivals[0], matching))
     raise QueryFailed(
         f"found duplicate series for the match group {group} on the {side} hand-side of the operation: "

@@ -66,15 +66,6 @@ def render(labels: Labels) -> str:
     return "{" + ", ".join(f"{name}={quote(value)}" for name, value in labels) + "}"
 
 
-def render_series(labels: Labels) -> str:
-    """`metric{a="b"}`, as Prometheus names a series."""
-    name = metric_name(labels)
-    rest = drop(labels, {METRIC_NAME})
-    if name and not rest:
-        return name
-    return name + render(rest)
-
-
 def distinct(keys: Iterable[Key]) -> tuple[dict[Key, int], list[int]]:
     """The distinct keys, numbered in the order they are met, and the number of each input."""
     numbers: dict[Key, int] = {}

@@ -2,6 +2,9 @@
 
 Samples lie off every edge: their times are never whole seconds, while evaluation times end in 3 s and every range,
 offset and step is a multiple of 10 s. So it does not matter that Prometheus 2 closes ranges on the left.
+Left out is where Prometheus 2.42 differs from 3 in other ways: `atan2` keeps the metric name, a counter near zero (so
+after a reset, too) is extrapolated otherwise, `predict_linear` of a range pinned by `@` stops after one step, and `stddev` of a
+single NaN is 0.
 """
 
 from collections.abc import Callable
@@ -63,13 +66,14 @@ def _walk(rng: Random, value: Callable[[], float]) -> list[Point]:
 
 def _counters(rng: Random) -> list[tuple[dict[str, str], list[Point]]]:
     found = []
-    for env in ("dev", "prod"):
-        for version in ("v1", "v2"):
-            total, points = rng.uniform(90_000, 120_000), []
-            for at in _times(rng):
-                total = rng.uniform(40_000, 60_000) if rng.random() < 0.02 else total + rng.expovariate(0.2)
-                points.append((at, total))
-            found.append(({"__name__": "events_total", "env": env, "version": version}, points))
+    for name, reset_share in (("events_total", 0.0), ("restarts_total", 0.05)):
+        for env in ("dev", "prod"):
+            for version in ("v1", "v2"):
+                total, points = rng.uniform(90_000, 120_000), []
+                for at in _times(rng):
+                    total = rng.uniform(0, 60) if rng.random() < reset_share else total + rng.expovariate(0.2)
+                    points.append((at, total))
+                found.append(({"__name__": name, "env": env, "version": version}, points))
     return found
 
 
@@ -77,7 +81,7 @@ def _buckets(rng: Random) -> list[tuple[dict[str, str], list[Point]]]:
     found = []
     for env in ("dev", "prod"):
         times = _times(rng)
-        counts = [[0.0] for _ in range(4)]
+        counts = [[rng.uniform(90_000, 120_000)] for _ in range(4)]
         for column in counts:
             for _ in times:
                 column.append(column[-1] + rng.randrange(5))
@@ -108,7 +112,7 @@ class Generator:
         return text
 
     def selector(self) -> str:
-        name = self.pick("acc", "drift", "acc", "drift", "events_total", "wild", "steps", "info")
+        name = self.pick("acc", "drift", "acc", "drift", "events_total", "wild", "steps", "info", "restarts_total")
         matcher = self.pick(
             "", "", "", '{env="prod"}', '{env!="prod"}', '{env=~"p.*"}', '{env!~"d.."}', '{version=""}', '{version=~"v1.*"}'
         )
@@ -133,8 +137,15 @@ class Generator:
     def over_time(self, depth: int) -> str:
         function = self.pick(
             *(f"{name}_over_time" for name in ("avg", "sum", "min", "max", "count", "stddev", "stdvar", "last", "present")),
-            *("rate", "increase", "delta", "irate", "idelta", "deriv", "resets", "changes", "rate", "absent_over_time"),
+            *("delta", "idelta", "deriv", "resets", "changes", "absent_over_time"),
+            *("rate", "increase", "irate", "rate"),
         )
+        if function in ("rate", "increase", "irate"):
+            name = self.pick("events_total", "events_total", "events_total", '(events_total{env="prod"})')
+            if function == "irate":
+                name = "restarts_total"
+            step = self.pick(":", ":20s") if name.startswith("(") else ""
+            return f"{function}({name}[{self.duration()}{step}]{self.modifiers()})"
         return f"{function}({self.matrix(depth)})"
 
     def matching(self) -> str:
@@ -142,7 +153,7 @@ class Generator:
 
     def binary(self, depth: int) -> str:
         left, right = self.vector(depth - 1), self.vector(depth - 1)
-        arithmetic = self.pick("+", "-", "*", "/", "%", "^", "atan2", ">", "<", "==", "!=", ">=", "<= bool", "> bool")
+        arithmetic = self.pick("+", "-", "*", "/", "%", "^", ">", "<", "==", "!=", ">=", "<= bool", "> bool")
         kind = self.rng.random()
         if kind < 0.25:
             return f"({left}) {self.pick('and', 'or', 'unless')} {self.matching()} ({right})"
@@ -155,15 +166,18 @@ class Generator:
             return f"({left}) {arithmetic} on(env) {group} info"
         if kind < 0.8:
             return f"info {arithmetic} on(env) group_right(team) ({left})"
+        if kind < 0.85:
+            return f"({left}) atan2 on(env, version) ({right})"
         return f"({left}) {arithmetic} {self.matching()} ({right})"
 
     def aggregate(self, depth: int) -> str:
         by = self.pick("", "by (env)", "by (env, version)", "without (version)", "without (env, name)", "by (__name__)")
         inner = self.vector(depth - 1)
         kind = self.rng.random()
+        if kind < 0.6:
+            return f"{self.pick('sum', 'avg', 'min', 'max', 'count', 'group')} {by} ({inner})"
         if kind < 0.7:
-            operator = self.pick("sum", "avg", "min", "max", "count", "stddev", "stdvar", "group")
-            return f"{operator} {by} ({inner})"
+            return f"{self.pick('stddev', 'stdvar')} {by} ({self.pick('acc', 'drift', 'events_total')}{self.modifiers()})"
         if kind < 0.8:
             return f"quantile {by} ({self.pick('0.5', '0.9', '0', '1', '0.25')}, {inner})"
         if kind < 0.87:
@@ -187,7 +201,7 @@ class Generator:
             lambda: f"-({inner})",
             lambda: f"histogram_quantile({self.pick('0.5', '0.9', '0', '1', '1.5')}, {self.pick('latency_bucket', 'rate(latency_bucket[5m])', 'sum by (le) (latency_bucket)')})",
             lambda: f"quantile_over_time({self.pick('0.5', '0.9', '0.1', '0', '1')}, {self.matrix(depth - 1)})",
-            lambda: f"predict_linear({self.matrix(depth - 1)}, {self.pick('60', '600', '-60')})",
+            lambda: f"predict_linear({self.selector()}[{self.duration()}], {self.pick('60', '600', '-60')})",
             lambda: f"holt_winters({self.matrix(depth - 1)}, {self.pick('0.1', '0.5', '0.9')}, {self.pick('0.2', '0.7')})",
         ]
         return self.rng.choice(options)()

@@ -118,7 +118,8 @@ def smoothed(windows: Windows, smoothing: Floats, trend: Floats) -> Result:
     """`double_exponential_smoothing`, factors per window in (0, 1).
 
     The recurrence is linear, so a window's state is a sum of powers of one matrix times its samples; neighbours are
-    joined pairwise and the matrix squared, which takes log2 of the size many passes.
+    joined pairwise and the matrix squared, which takes log2 of the size many passes. (With Inf among the samples the
+    order matters, and these windows are gone through one sample after the other, all windows at once.)
     """
     enough = windows.count >= 2
     if (windows.count > 0).any():
@@ -158,6 +159,25 @@ def smoothed(windows: Windows, smoothing: Floats, trend: Floats) -> Result:
         while state.shape[1] > 1:
             state = np.einsum("nij,nlj->nli", step, state[:, 0::2]) + state[:, 1::2]
             step = step @ step
-        return np.asarray(state[:, 0, 0])
+        result = np.asarray(state[:, 0, 0])
+        odd = ~np.isfinite(np.where(mask, y, 0.0)).all(axis=1)
+        if odd.any():
+            result[odd] = _smoothed_in_order(y[odd], mask[odd], sf[odd], tf[odd])
+        return result
 
     return reduce(np.where(enough, windows.low, windows.high), windows.high, smooth), enough
+
+
+def _smoothed_in_order(y: Floats, mask: Mask, sf: Floats, tf: Floats) -> Floats:
+    """The recurrence step by step, for windows with Inf or NaN: what becomes of these depends on the order."""
+    previous, smooth, trend = (np.zeros(sf.shape) for _ in range(3))
+    place = np.cumsum(mask, axis=1) - 1
+    for column in range(y.shape[1]):
+        at, value = place[:, column], y[:, column]
+        first_trend = value - smooth
+        next_trend = np.where(at == 1, first_trend, tf * (smooth - previous) + (1 - tf) * trend)
+        following = np.where(at == 0, value, sf * value + (1 - sf) * (smooth + next_trend))
+        started = mask[:, column]
+        trend = np.where(started & (at > 0), next_trend, trend)
+        previous, smooth = np.where(started, smooth, previous), np.where(started, following, smooth)
+    return smooth

@@ -6,34 +6,32 @@ Counts have the shape (..., bins) and give (...); bins are in ascending order of
 import numpy as np
 import numpy.typing as npt
 
+from modelmeter import sketch
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 
 PSI_GROUPS = 10
 
-_BINS_PER_DOUBLING = 32
-_BASE = 2.0 ** (1 / _BINS_PER_DOUBLING)
 _ABOVE_ALL = 1 << 17  # larger than any exponent's bin, so that signs never meet
 
 
 def bin_of(values: Floats) -> Ints:
-    """The exponential bin of finite values, base 2^(1/32): one number line for negative, zero and positive values.
+    """The sketch's bins as one number line: 2^17 + i for values in positive bin i, 0 for zero, minus that for -v.
 
-    A positive value v with base^i < v <= base^(i + 1) is in bin 2^17 + i, zero in bin 0, -v in minus v's bin.
+    All values must be finite.
     """
-    size = np.abs(values)
-    fraction, exponent = np.frexp(np.where(size > 0, size, 1.0))
-    within = np.ceil(np.log2(fraction) * _BINS_PER_DOUBLING).astype(np.int64) - 1
-    bins = exponent.astype(np.int64) * _BINS_PER_DOUBLING + within + _ABOVE_ALL
-    return np.where(size > 0, np.where(values < 0, -bins, bins), 0)
+    bins = np.zeros(values.shape, np.int64)
+    other = values != 0
+    signed = values[other]
+    bins[other] = np.copysign(sketch.bin_of(np.abs(signed)).astype(np.int64) + _ABOVE_ALL, signed).astype(np.int64)
+    return bins
 
 
 def value_of(bins: Ints) -> Floats:
     """The value that stands for a bin: within 1.1 % of every value in it."""
-    with np.errstate(over="ignore"):
-        size = np.exp2((np.abs(bins) - _ABOVE_ALL) / _BINS_PER_DOUBLING) * (2 * _BASE / (1 + _BASE))
-    return np.where(bins == 0, 0.0, np.sign(bins) * np.minimum(size, np.finfo(np.float64).max))
+    return np.where(bins == 0, 0.0, np.sign(bins) * sketch.value_of(np.abs(bins) - _ABOVE_ALL))
 
 
 def _share(counts: Counts) -> Floats:
@@ -52,10 +50,9 @@ def psi(actual: Counts, reference: Counts, groups: int = PSI_GROUPS) -> Floats:
     group that is empty on both sides does not count; to the others half an observation is added on both sides
     (Jeffreys' prior), so that an empty one stays finite and few samples do not shout.
     """
-    share = _share(reference)
-    middle = np.cumsum(share, axis=-1) - share / 2
-    with np.errstate(invalid="ignore"):
-        group = np.clip(np.nan_to_num(middle * groups), 0, groups - 1).astype(np.int64)
+    twice_middle = 2 * np.cumsum(reference, axis=-1) - reference
+    twice_total = np.maximum(2 * reference.sum(axis=-1, keepdims=True), 1)
+    group = np.minimum(twice_middle * groups // twice_total, groups - 1).astype(np.int64)
     shape = (*reference.shape[:-1], groups)
     a, r = np.zeros(shape), np.zeros(shape)
     lead = np.indices(reference.shape, sparse=True)[:-1]

@@ -1,14 +1,15 @@
 """Random PromQL expressions, and the samples they are about, from a seeded generator.
 
 Samples lie off every edge: their times are never whole seconds, while evaluation times end in 3 s and every range,
-offset and step is a multiple of 10 s. So it does not matter that Prometheus 2 closes ranges on the left.
-Left out is where Prometheus 2.42 differs from 3 in other ways: `atan2` keeps the metric name, a counter near zero (so
-after a reset, too) is extrapolated otherwise, `predict_linear` of a range pinned by `@` stops after one step, and `stddev` of a
-single NaN is 0.
+offset and step is a multiple of 10 s; no subquery is in another. So it does not matter that Prometheus 2 closes
+ranges on the left. Left out is where Prometheus 2.42 differs from 3 in other ways: `atan2` keeps the metric name, a
+counter near zero (so after a reset, too) is extrapolated otherwise, `predict_linear` of a range pinned by `@` stops
+after one step, and `stddev` of a single NaN is 0.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 
 from modelmeter.window import SECOND
@@ -35,17 +36,27 @@ def make_data(rng: Random) -> Data:
                     continue
                 labels = {"__name__": name, "name": "mistral", "version": version, "env": env}
                 level = rng.uniform(-50, 50)
-                series.append((labels, _walk(rng, lambda level=level: level + rng.gauss(0, 10))))  # type: ignore[misc]
+                series.append((labels, _walk(rng, _around(rng, level))))
     for env in ("dev", "prod"):
-        odd = (float("nan"), float("inf"), float("-inf"))
-        points = _walk(rng, lambda: rng.choice(odd) if rng.random() < 0.1 else rng.gauss(0, 3))
-        series.append(({"__name__": "wild", "env": env}, points))
+        series.append(({"__name__": "wild", "env": env}, _walk(rng, lambda: _wild(rng))))
         series.append(({"__name__": "info", "env": env, "team": f"team-{env}"}, _walk(rng, lambda: 1.0)))
         level = rng.randrange(3)
-        series.append(({"__name__": "steps", "env": env}, _walk(rng, lambda level=level: rng.randrange(4) + level)))  # type: ignore[misc]
+        series.append(({"__name__": "steps", "env": env}, _walk(rng, _few(rng, level))))
     series.extend(_counters(rng))
     series.extend(_buckets(rng))
     return Data(series)
+
+
+def _around(rng: Random, level: float) -> Callable[[], float]:
+    return lambda: level + rng.gauss(0, 10)
+
+
+def _wild(rng: Random) -> float:
+    return rng.choice((float("nan"), float("inf"), float("-inf"))) if rng.random() < 0.1 else rng.gauss(0, 3)
+
+
+def _few(rng: Random, level: int) -> Callable[[], float]:
+    return lambda: float(rng.randrange(4) + level)
 
 
 def _times(rng: Random) -> list[int]:
@@ -81,14 +92,21 @@ def _buckets(rng: Random) -> list[tuple[dict[str, str], list[Point]]]:
     found = []
     for env in ("dev", "prod"):
         times = _times(rng)
-        counts = [[rng.uniform(90_000, 120_000)] for _ in range(4)]
+        counts: list[list[float]] = [[] for _ in range(4)]
         for column in counts:
-            for _ in times:
-                column.append(column[-1] + rng.randrange(5))
+            column.extend(accumulate((rng.randrange(5) for _ in times), initial=rng.uniform(90_000, 120_000)))
         for bucket, bound in enumerate(("0.1", "0.5", "2.5", "+Inf")):
             points = [(at, sum(column[i + 1] for column in counts[: bucket + 1])) for i, at in enumerate(times)]
             found.append(({"__name__": "latency_bucket", "env": env, "le": bound}, points))
     return found
+
+
+_MATH = (
+    *("abs", "ceil", "floor", "exp", "sqrt", "ln", "log2", "log10", "sgn", "deg", "rad"),
+    *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "tanh", "asinh", "atanh"),
+)
+_DATES = ("minute", "hour", "day_of_week", "day_of_month", "day_of_year", "days_in_month", "month", "year")
+_HISTOGRAMS = ("latency_bucket", "rate(latency_bucket[5m])", "sum by (le) (latency_bucket)")
 
 
 class Generator:
@@ -96,6 +114,7 @@ class Generator:
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
+        self.in_subquery = False
 
     def pick(self, *options: str) -> str:
         return self.rng.choice(options)
@@ -114,39 +133,56 @@ class Generator:
     def selector(self) -> str:
         name = self.pick("acc", "drift", "acc", "drift", "events_total", "wild", "steps", "info", "restarts_total")
         matcher = self.pick(
-            "", "", "", '{env="prod"}', '{env!="prod"}', '{env=~"p.*"}', '{env!~"d.."}', '{version=""}', '{version=~"v1.*"}'
+            "",
+            "",
+            "",
+            '{env="prod"}',
+            '{env!="prod"}',
+            '{env=~"p.*"}',
+            '{env!~"d.."}',
+            '{version=""}',
+            '{version=~"v1.*"}',
         )
         return name + matcher
 
     def matrix(self, depth: int) -> str:
-        if depth > 0 and self.rng.random() < 0.25:
+        if depth > 0 and not self.in_subquery and self.rng.random() < 0.25:
             step = self.pick("", "20s", "30s", "1m")
-            return f"({self.vector(depth - 1)})[{self.pick('5m', '10m', '2m')}:{step}]" + self.modifiers()
+            self.in_subquery = True
+            inner = self.vector(depth - 1)
+            self.in_subquery = False
+            return f"({inner})[{self.pick('5m', '10m', '2m')}:{step}]" + self.modifiers()
         return f"{self.selector()}[{self.duration()}]" + self.modifiers()
 
     def scalar(self, depth: int) -> str:
-        options = [
+        options: list[Callable[[], str]] = [
             lambda: repr(round(self.rng.uniform(-5, 20), 2)),
             lambda: self.pick("2", "0.5", "pi()", "-1", "1e3", "60"),
             lambda: f"scalar({self.vector(depth - 1)})" if depth > 0 else "3",
-            lambda: f"({self.scalar(depth - 1)} {self.pick('+', '-', '*', '/')} {self.scalar(depth - 1)})" if depth > 0 else "7",
+            lambda: (
+                f"({self.scalar(depth - 1)} {self.pick('+', '-', '*', '/')} {self.scalar(depth - 1)})"
+                if depth > 0
+                else "7"
+            ),
             lambda: "(time() % 1000)",
         ]
         return self.rng.choice(options)()
 
     def over_time(self, depth: int) -> str:
         function = self.pick(
-            *(f"{name}_over_time" for name in ("avg", "sum", "min", "max", "count", "stddev", "stdvar", "last", "present")),
+            *(
+                f"{name}_over_time"
+                for name in ("avg", "sum", "min", "max", "count", "stddev", "stdvar", "last", "present")
+            ),
             *("delta", "idelta", "deriv", "resets", "changes", "absent_over_time"),
             *("rate", "increase", "irate", "rate"),
         )
         if function in ("rate", "increase", "irate"):
-            name = self.pick("events_total", "events_total", "events_total", '(events_total{env="prod"})')
-            if function == "irate":
-                name = "restarts_total"
-            step = self.pick(":", ":20s") if name.startswith("(") else ""
+            name = "restarts_total" if function == "irate" else "events_total"
+            step = "" if self.in_subquery else self.pick("", "", ":", ":20s")
             return f"{function}({name}[{self.duration()}{step}]{self.modifiers()})"
-        return f"{function}({self.matrix(depth)})"
+        # Prometheus loses digits in deriv of values as large as timestamps
+        return f"{function}({self.matrix(0 if function == 'deriv' else depth)})"
 
     def matching(self) -> str:
         return self.pick("", "", "", "on(env)", "on(env, version)", "ignoring(version)", "ignoring(name)", "on()")
@@ -177,32 +213,37 @@ class Generator:
         if kind < 0.6:
             return f"{self.pick('sum', 'avg', 'min', 'max', 'count', 'group')} {by} ({inner})"
         if kind < 0.7:
-            return f"{self.pick('stddev', 'stdvar')} {by} ({self.pick('acc', 'drift', 'events_total')}{self.modifiers()})"
+            return (
+                f"{self.pick('stddev', 'stdvar')} {by} ({self.pick('acc', 'drift', 'events_total')}{self.modifiers()})"
+            )
         if kind < 0.8:
             return f"quantile {by} ({self.pick('0.5', '0.9', '0', '1', '0.25')}, {inner})"
         if kind < 0.87:
             return f'count_values {by} ("value", steps)'
-        return f"{self.pick('topk', 'bottomk')} {by} ({self.pick('1', '2', '3')}, {self.pick('acc', 'drift', 'events_total')})"
+        operator, name = self.pick("topk", "bottomk"), self.pick("acc", "drift", "events_total")
+        return f"{operator} {by} ({self.pick('1', '2', '3')}, {name})"
 
     def function(self, depth: int) -> str:
         inner = self.vector(depth - 1)
-        options = [
-            lambda: f"{self.pick('abs', 'ceil', 'floor', 'exp', 'sqrt', 'ln', 'log2', 'log10', 'sgn', 'deg', 'rad')}({inner})",
-            lambda: f"{self.pick('sin', 'cos', 'tan', 'asin', 'acos', 'atan', 'sinh', 'tanh', 'asinh', 'atanh')}({inner})",
+        options: list[Callable[[], str]] = [
+            lambda: f"{self.pick(*_MATH)}({inner})",
+            lambda: f"{self.pick(*_MATH)}({inner})",
             lambda: f"round({inner}, {self.pick('1', '0.5', '10', '0.1')})",
             lambda: f"clamp({inner}, {self.scalar(0)}, {self.scalar(0)})",
             lambda: f"{self.pick('clamp_min', 'clamp_max')}({inner}, {self.scalar(depth - 1)})",
             lambda: f"timestamp({self.pick(self.selector() + self.modifiers(), inner)})",
-            lambda: f"{self.pick('minute', 'hour', 'day_of_week', 'month', 'year', 'day_of_year', 'days_in_month', 'day_of_month')}(timestamp({self.selector()}) * 37)",
+            lambda: f"{self.pick(*_DATES)}(timestamp({self.selector()}) * 37)",
             lambda: f"absent({self.pick(inner, 'nothing', self.selector())})",
             lambda: f'label_replace({inner}, "to", "$1-x", "{self.pick("version", "env", "none")}", "(.).*")',
             lambda: f'label_join({inner}, "to", "-", "env", "version")',
             lambda: f"vector({self.scalar(depth - 1)})",
             lambda: f"-({inner})",
-            lambda: f"histogram_quantile({self.pick('0.5', '0.9', '0', '1', '1.5')}, {self.pick('latency_bucket', 'rate(latency_bucket[5m])', 'sum by (le) (latency_bucket)')})",
+            lambda: f"histogram_quantile({self.pick('0.5', '0.9', '0', '1', '1.5')}, {self.pick(*_HISTOGRAMS)})",
             lambda: f"quantile_over_time({self.pick('0.5', '0.9', '0.1', '0', '1')}, {self.matrix(depth - 1)})",
             lambda: f"predict_linear({self.selector()}[{self.duration()}], {self.pick('60', '600', '-60')})",
-            lambda: f"holt_winters({self.matrix(depth - 1)}, {self.pick('0.1', '0.5', '0.9')}, {self.pick('0.2', '0.7')})",
+            lambda: (
+                f"holt_winters({self.matrix(depth - 1)}, {self.pick('0.1', '0.5', '0.9')}, {self.pick('0.2', '0.7')})"
+            ),
         ]
         return self.rng.choice(options)()
 

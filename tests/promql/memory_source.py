@@ -92,7 +92,7 @@ class MemorySource:
                     fold["quantile"] = np.quantile(what, quantile[step])
                 for name in statistics - {"count"}:
                     columns[name][row, step] = fold[name]
-        return Folded(names, **columns)
+        return Folded(names, **columns)  # type: ignore[arg-type]
 
     def histograms(self, matchers: Sequence[Matcher], range_: int, ends: Ints) -> Histograms | None:
         if not self.folds:

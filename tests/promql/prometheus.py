@@ -73,7 +73,9 @@ def _open_metrics(series: Sequence[Series]) -> str:
     for labels, points in sorted(series, key=lambda one: sorted(one[0].items())):
         rest = ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items() if name != "__name__")
         name = labels["__name__"]
-        lines += [f"{name}{{{rest}}} {_number(value)} {at // 1_000_000}.{at // 1000 % 1000:03d}" for at, value in points]
+        lines += [
+            f"{name}{{{rest}}} {_number(value)} {at // 1_000_000}.{at // 1000 % 1000:03d}" for at, value in points
+        ]
     return "\n".join([*lines, "# EOF\n"])
 
 

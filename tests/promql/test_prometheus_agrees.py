@@ -67,7 +67,10 @@ def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
         return None if close(ours["result"][1], theirs["result"][1]) else f"{ours['result']}, not {theirs['result']}"
     field = "value" if ours["resultType"] == "vector" else "values"
     left, right = (
-        {json.dumps(one["metric"], sort_keys=True): [one[field]] if field == "value" else one[field] for one in side["result"]}
+        {
+            json.dumps(one["metric"], sort_keys=True): [one[field]] if field == "value" else one[field]
+            for one in side["result"]
+        }
         for side in (ours, theirs)
     )
     if left.keys() != right.keys():
@@ -84,7 +87,9 @@ def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
 
 def compare(query: str, source: MemorySource, theirs: dict[str, Any], *, over_range: bool) -> str | None:
     try:
-        result = evaluate_range(ours(query), *STEPS, source) if over_range else evaluate_instant(ours(query), NOW, source)
+        result = (
+            evaluate_range(ours(query), *STEPS, source) if over_range else evaluate_instant(ours(query), NOW, source)
+        )
     except QueryError as error:
         if theirs["status"] == "error" and theirs["errorType"] == error.kind:
             return None

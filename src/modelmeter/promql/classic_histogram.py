@@ -139,4 +139,4 @@ def _rank_of(limit: Floats, bounds: Floats, counts: Floats) -> Floats:
         partial = count if np.isneginf(lower) else rank + (count - rank) * (limit - lower) / (upper - lower)
         result, known = np.where(inside, partial, result), known | inside
         rank, lower = count, upper
-    return np.where(result > total, total, result)
+    return np.asarray(np.minimum(result, total))

@@ -28,18 +28,18 @@ def _civil(seconds: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 def _is_leap(year: Ints) -> np.ndarray:
-    return (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    return np.asarray((year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0)))
 
 
 def _month_length(seconds: Ints) -> Ints:
     year, month, _ = _civil(seconds)
-    return _MONTH_DAYS[month - 1] + ((month == 2) & _is_leap(year))
+    return np.asarray(_MONTH_DAYS[month - 1] + ((month == 2) & _is_leap(year)))
 
 
 def _day_of_year(seconds: Ints) -> Ints:
     year, month, day = _civil(seconds)
     before = np.concatenate(([0], np.cumsum(_MONTH_DAYS)[:-1]))
-    return before[month - 1] + day + ((month > 2) & _is_leap(year))
+    return np.asarray(before[month - 1] + day + ((month > 2) & _is_leap(year)))
 
 
 DATE_PARTS: dict[str, Callable[[Ints], Ints]] = {

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from modelmeter import distance
+from modelmeter.promql.binary import signature
 from modelmeter.promql.errors import QueryFailed, too_many_samples
 from modelmeter.promql.expression import Matching
-from modelmeter.promql.binary import signature
 from modelmeter.promql.labels import METADATA, Labels, distinct, drop
 from modelmeter.promql.source import Floats, Histograms, Ints
 from modelmeter.promql.value import Vector, empty

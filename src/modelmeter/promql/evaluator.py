@@ -95,9 +95,7 @@ class Evaluator:
                     return binary.set_operation(node.operator, left, right, node.matching)
                 return binary.vectors(node.operator, left, right, node.matching, return_bool=node.return_bool)
             case Vector(), np.ndarray():
-                return binary.vector_and_scalar(
-                    node.operator, left, right, swapped=False, return_bool=node.return_bool
-                )
+                return binary.vector_and_scalar(node.operator, left, right, swapped=False, return_bool=node.return_bool)
             case np.ndarray(), Vector():
                 return binary.vector_and_scalar(node.operator, right, left, swapped=True, return_bool=node.return_bool)
             case np.ndarray(), np.ndarray():
@@ -248,9 +246,7 @@ class Evaluator:
 
     def _drift(self, node: Call) -> Vector:
         actual, reference, *ignoring = node.arguments
-        return drift.compare(
-            node.function, self._histograms(actual), self._histograms(reference), _strings(ignoring)
-        )
+        return drift.compare(node.function, self._histograms(actual), self._histograms(reference), _strings(ignoring))
 
     def _histograms(self, argument: Expression) -> Histograms:
         if isinstance(argument, MatrixSelector):
@@ -333,7 +329,9 @@ class Evaluator:
             return Samples([], np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0))
         inner = Evaluator(self.reader, grid, self.step).evaluate(node.inner)
         if not isinstance(inner, Vector):
-            raise BadQuery(f"parse error: subquery is only allowed on instant vector, got {kind_of(node.inner)} instead")
+            raise BadQuery(
+                f"parse error: subquery is only allowed on instant vector, got {kind_of(node.inner)} instead"
+            )
         offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(inner.present.sum(axis=1))))
         _, place = np.nonzero(inner.present)
         return Samples(inner.labels, offsets, grid[place], inner.values[inner.present])
@@ -354,5 +352,3 @@ def _stack(parts: Sequence[Vector]) -> Vector:
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.present for part in parts]),
     )
-
-

@@ -95,15 +95,7 @@ class Binary:
 
 
 Expression = (
-    NumberLiteral
-    | StringLiteral
-    | VectorSelector
-    | MatrixSelector
-    | Subquery
-    | Call
-    | Aggregate
-    | Negation
-    | Binary
+    NumberLiteral | StringLiteral | VectorSelector | MatrixSelector | Subquery | Call | Aggregate | Negation | Binary
 )
 
 

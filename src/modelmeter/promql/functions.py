@@ -62,13 +62,13 @@ def clamp(vector: Vector, low: Floats, high: Floats) -> Vector:
 
 def to_scalar(vector: Vector) -> Floats:
     """The value where exactly one series is present, else NaN."""
-    one = vector.present.sum(axis=0) == 1
+    one = np.asarray(vector.present.sum(axis=0)) == 1
     return np.where(one, np.where(vector.present, vector.values, 0.0).sum(axis=0), np.nan)
 
 
 def absent(vector: Vector, labels: Labels) -> Vector:
     """1 where no series is present."""
-    missing = ~vector.present.any(axis=0)
+    missing = ~np.asarray(vector.present.any(axis=0))
     return Vector([labels], np.ones((1, missing.size)), missing[None, :])
 
 

@@ -1,8 +1,8 @@
-"""Label matchers, Prometheus' four operators. A regex must match the whole value; a missing label is "".
+r"""Label matchers, Prometheus' four operators. A regex must match the whole value; a missing label is "".
 
 Regexes run in Polars (the Rust regex crate): the dialect of RE2 and, like it, linear in the text, so that
-no pattern can hang the server. It differs from Go's RE2 in that \\d, \\w, \\s and \\b know all of Unicode and that
-\\Q...\\E and \\C do not exist.
+no pattern can hang the server. It differs from Go's RE2 in that \d, \w, \s and \b know all of Unicode and that
+\Q...\E and \C do not exist.
 """
 
 from collections.abc import Sequence

@@ -27,9 +27,7 @@ class Notes:
         self._infos[f"PromQL info: {text}"] = None
 
     def not_a_counter(self, name: str) -> None:
-        self.inform(
-            f"metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {quote(name)}"
-        )
+        self.inform(f"metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {quote(name)}")
 
     def bad_quantile(self, q: float) -> None:
         self.warn(f"quantile value should be between 0 and 1, got {format_general(q)}")

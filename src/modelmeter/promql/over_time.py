@@ -69,7 +69,7 @@ def _time_of(extreme: Callable[[Floats, Mask], Floats]) -> Callable[[Raw], Resul
             hit = block.mask & ((own == peak) | np.isnan(peak))
             width = hit.shape[1]
             last = width - 1 - np.argmax(hit[:, ::-1], axis=1)
-            return times[block.position[np.arange(last.size), last]] / SECOND
+            return np.asarray(times[block.position[np.arange(last.size), last]] / SECOND)
 
         return reduce(windows.low, windows.high, of), windows.count > 0
 

@@ -122,7 +122,9 @@ def _at(node: Any) -> ex.At:
 def _vector_selector(node: Any) -> ex.VectorSelector:
     if node.matchers.or_matchers:
         raise BadQuery('parse error: unexpected "or" in label matching, expected "," or "}"')
-    matchers = [Matcher(one.name, _OPERATORS[str(one.op).rsplit(".", 1)[-1]], one.value) for one in node.matchers.matchers]
+    matchers = [
+        Matcher(one.name, _OPERATORS[str(one.op).rsplit(".", 1)[-1]], one.value) for one in node.matchers.matchers
+    ]
     if node.name is not None:
         matchers.append(Matcher("__name__", "=", node.name))
     for matcher in matchers:
@@ -175,4 +177,6 @@ def _call(node: Any) -> ex.Call:
         raise BadQuery(f"{function}() works on native histograms, and modelmeter keeps floats only")
     if function == "info":
         raise BadQuery("info() is not supported; join with group_left instead")
-    return ex.Call(function, tuple(_adapt(one) for one in node.args), _KINDS[str(node.func.return_type).rsplit(".", 1)[-1]])
+    return ex.Call(
+        function, tuple(_adapt(one) for one in node.args), _KINDS[str(node.func.return_type).rsplit(".", 1)[-1]]
+    )

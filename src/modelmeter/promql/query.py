@@ -69,9 +69,7 @@ def evaluate_expression(expression: Expression, time: int, source: Source, limit
     return Result(value, times, False, notes.warnings, notes.infos)
 
 
-def evaluate_range(
-    query: str, start: int, end: int, step: int, source: Source, limits: Limits | None = None
-) -> Result:
+def evaluate_range(query: str, start: int, end: int, step: int, source: Source, limits: Limits | None = None) -> Result:
     """The query at `start`, `start + step` and so on until `end`, all in microseconds. Errors as above."""
     limits = limits or Limits()
     if end < start:

@@ -61,7 +61,8 @@ class Folded:
 class Histograms:
     """Counts of values in exponential bins, all series and windows on the same bins.
 
-    `bins` (bins,) are the numbers of `distance.bin_of`, ascending, only those in use; `counts` is (series, windows, bins).
+    `bins` (bins,) are the numbers of `distance.bin_of`, ascending, only those in use. `counts` is (series, windows,
+    bins).
     """
 
     labels: Sequence[Labels]

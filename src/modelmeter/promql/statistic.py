@@ -34,7 +34,7 @@ def _sum(values: Floats) -> Floats:
 
 
 def count(mask: Mask) -> Floats:
-    return mask.sum(axis=1).astype(np.float64)
+    return np.asarray(mask.sum(axis=1), dtype=np.float64)
 
 
 def add(values: Floats, mask: Mask) -> Floats:
@@ -102,7 +102,7 @@ def quantile(values: Floats, mask: Mask, q: Floats) -> Floats:
 
 def median_deviation(values: Floats, mask: Mask) -> Floats:
     """The median of the absolute deviations from the median; NaN when any member is."""
-    half = np.float64(0.5)
+    half = np.array(0.5)
     center = quantile(values, mask, half)
     result = quantile(np.abs(values - np.expand_dims(center, 1)), mask, half)
     return np.where((mask & np.isnan(values)).any(axis=1), np.nan, result)

@@ -114,8 +114,8 @@ class Reader:
         return Vector(labels, _take(samples.values, position), present).nonempty()
 
     def timestamps(self, selector: VectorSelector, times: Ints) -> Vector:
-        """The Unix seconds of the samples that `vector` finds, but with `@` there is no offset: Prometheus drops it."""
-        ends = self.instants(times, selector.at, selector.offset if selector.at is None else 0)
+        """The Unix seconds of the samples that `vector` finds."""
+        ends = self.instants(times, selector.at, selector.offset)
         folded = self.fold(selector.matchers, self.limits.lookback, ends, frozenset(("count", "last_at")), None)
         if folded is not None and folded.last_at is not None:
             return Vector(folded.labels, folded.last_at / SECOND, folded.count > 0).nonempty()

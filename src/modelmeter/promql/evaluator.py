@@ -110,7 +110,10 @@ class Evaluator:
         if node.parameter is None:
             raise BadQuery(f"parse error: {node.operator} needs a parameter")
         if isinstance(node.parameter, StringLiteral):
-            return aggregation.count_values(vector, node.labels, without=node.without, target=node.parameter.value)
+            target = node.parameter.value
+            counted = aggregation.count_values(vector, node.labels, without=node.without, target=target)
+            self.reader.check_cells(*counted.values.shape)
+            return counted
         parameter = self.scalar(node.parameter)
         if node.operator == "quantile":
             self._check_quantiles(parameter)

@@ -4,6 +4,7 @@ Ours in the grammar: psi, ks, js and wasserstein over two range vectors, and any
 Not in it (promql-parser 0.12): `smoothed` and `anchored`, arithmetic on durations, 1_000, 0b11, `@` before 1970.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,6 +28,13 @@ _CARDINALITIES: dict[str, ex.Cardinality] = {
     "OneToMany": "one-to-many",
     "ManyToMany": "many-to-many",
 }
+# The parser recurses, and a deep enough expression takes the whole process down: they are counted first.
+_DEEPENING_LIMIT = 500
+_DEEPENING = re.compile(
+    r"""(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`[^`]*`|\#[^\n]*)"""
+    r"""|[(\[{+\-*/%^<>]|[=!]=|\b(?:and|or|unless|atan2)\b""",
+    re.IGNORECASE,
+)
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -42,7 +50,10 @@ pp.register_extra_functions(
 
 def parse(query: str) -> ex.Expression:
     """The expression of a query; BadQuery in Prometheus' words when it does not parse or its types do not fit."""
-    return _adapt(_parse(query))
+    try:
+        return _adapt(_parse(query))
+    except RecursionError:
+        raise BadQuery("parse error: the expression is nested too deeply") from None
 
 
 def format_query(query: str) -> str:
@@ -61,12 +72,30 @@ def parse_selector(text: str) -> tuple[Matcher, ...]:
 def _parse(query: str) -> Any:
     if not query.strip():
         raise BadQuery("parse error: no expression found in input")
+    deepening = sum(found["text"] is None for found in _DEEPENING.finditer(query))
+    if deepening > _DEEPENING_LIMIT:
+        raise BadQuery(f"parse error: more than {_DEEPENING_LIMIT} operators and brackets")
     try:
         return pp.parse(query)
     except (ValueError, OverflowError) as error:
-        raise BadQuery(f"parse error: {error}") from None
-    except RecursionError:
-        raise BadQuery("parse error: the expression is nested too deeply") from None
+        raise BadQuery(f"parse error: {_in_prometheus_words(str(error))}") from None
+    except BaseException as error:
+        _raise_unless_panic(error)
+        raise BadQuery("parse error: the parser gave up on this query") from None
+
+
+def _in_prometheus_words(message: str) -> str:
+    """The parser writes 'name', matrix and vector where Prometheus writes "name", range vector and instant vector."""
+    message = re.sub(r"'([^']*)'", r'"\1"', message)
+    if message.startswith("expected type"):
+        message = re.sub(r"\bmatrix\b", "range vector", re.sub(r"\bvector\b", "instant vector", message))
+    return message
+
+
+def _raise_unless_panic(error: BaseException) -> None:
+    """The parser's Rust panics arrive as an exception that is no Exception."""
+    if type(error).__name__ != "PanicException":
+        raise error
 
 
 def _adapt(node: Any) -> ex.Expression:
@@ -112,9 +141,8 @@ def _at(node: Any) -> ex.At:
         instant: datetime = node.at.at
     except (OverflowError, ValueError):
         raise BadQuery("parse error: timestamp out of bounds for @ modifier") from None
-    except BaseException as error:  # the parser's Rust panics, which is no Exception, on times before 1970
-        if type(error).__name__ != "PanicException":
-            raise
+    except BaseException as error:  # it panics on times before 1970
+        _raise_unless_panic(error)
         raise BadQuery("parse error: timestamp out of bounds for @ modifier: before 1970") from None
     return (instant - _EPOCH) // _MICROSECOND
 
@@ -163,11 +191,8 @@ def _binary(node: Any) -> ex.Binary:
     fills = matching.fill_left is not None or matching.fill_right is not None
     if fills and operator in ex.SET_OPERATORS:
         raise BadQuery("parse error: filling in missing series not allowed for set operators")
-    if "scalar" in (ex.kind_of(left), ex.kind_of(right)):
-        if matching.labels:
-            raise BadQuery("parse error: vector matching only allowed between instant vectors")
-        if fills:
-            raise BadQuery("parse error: filling in missing series only allowed between instant vectors")
+    if fills and "scalar" in (ex.kind_of(left), ex.kind_of(right)):
+        raise BadQuery("parse error: filling in missing series only allowed between instant vectors")
     return ex.Binary(operator, left, right, matching, modifier.return_bool)
 
 

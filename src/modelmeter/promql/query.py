@@ -103,8 +103,11 @@ def evaluate_range(query: str, start: int, end: int, step: int, source: Source, 
 
 
 def _evaluate(evaluator: Evaluator, expression: Expression) -> Value:
-    with np.errstate(all="ignore"):  # Inf and NaN are answers
-        return evaluator.evaluate(expression)
+    try:
+        with np.errstate(all="ignore"):  # Inf and NaN are answers
+            return evaluator.evaluate(expression)
+    except RecursionError:
+        raise BadQuery("parse error: the expression is nested too deeply") from None
 
 
 def _sorted_samples(samples: Samples) -> Samples:

@@ -75,15 +75,18 @@ class Reader:
 
     def samples(self, matchers: tuple[Matcher, ...], start: int, end: int) -> Samples:
         """The raw samples in `(start, end]`, without stale markers."""
+        return _without_stale(self._fetch(matchers, start, end))
+
+    def _fetch(self, matchers: tuple[Matcher, ...], start: int, end: int) -> Samples:
         self.limits.check_time()
         key = (matchers, start, end)
         if key not in self._fetched:
-            found = self.source.select(matchers, start, end, self.limits.samples)
-            total = found.timestamps.size + sum(one.timestamps.size for one in self._fetched.values())
-            if total > self.limits.samples:
+            room = self.limits.samples - sum(one.timestamps.size for one in self._fetched.values())
+            found = self.source.select(matchers, start, end, room)
+            if found.timestamps.size > room:
                 raise too_many_samples()
             self.check_cells(len(found.labels), 1)
-            self._fetched[key] = _without_stale(found)
+            self._fetched[key] = found
         return self._fetched[key]
 
     def fold(
@@ -123,11 +126,7 @@ class Reader:
         return Vector(labels, _take(samples.timestamps, position) / SECOND, present).nonempty()
 
     def _latest(self, selector: VectorSelector, ends: Ints) -> tuple[Sequence[Labels], Samples, Ints, np.ndarray]:
-        key_start, key_end = int(ends.min()) - self.limits.lookback, int(ends.max())
-        self.limits.check_time()
-        samples = self.source.select(selector.matchers, key_start, key_end, self.limits.samples)
-        if samples.timestamps.size > self.limits.samples:
-            raise too_many_samples()
+        samples = self._fetch(selector.matchers, int(ends.min()) - self.limits.lookback, int(ends.max()))
         self.check_cells(len(samples.labels), ends.size)
         position = last_before(samples, ends) - 1
         found = position >= samples.offsets[:-1, None]

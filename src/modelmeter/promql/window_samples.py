@@ -11,7 +11,7 @@ import numpy as np
 
 from modelmeter.promql.source import Floats, Ints, Mask, Samples
 
-_BLOCK_ELEMENTS = 1 << 20
+_BLOCK_ELEMENTS = 1 << 16  # stays in the cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,7 @@ def load(series: Mapping[str, Sequence[float | None]], step: int = MINUTE, start
     source = MemorySource()
     for selector, values in series.items():
         labels = {matcher.name: matcher.value for matcher in parse_selector(selector)}
-        source.add(
-            labels, [(start + number * step, value) for number, value in enumerate(values) if value is not None]
-        )
+        source.add(labels, [(start + number * step, value) for number, value in enumerate(values) if value is not None])
     return source
 
 
@@ -57,6 +55,7 @@ def over_range(
 def same(found: Mapping[str, float], expected: Mapping[str, float]) -> bool:
     """Equal names in any order, equal values, NaN equal to NaN."""
     return found.keys() == expected.keys() and all(
-        (math.isnan(found[name]) and math.isnan(value)) or math.isclose(found[name], value, rel_tol=1e-12, abs_tol=1e-15)
+        (math.isnan(found[name]) and math.isnan(value))
+        or math.isclose(found[name], value, rel_tol=1e-12, abs_tol=1e-15)
         for name, value in expected.items()
     )

@@ -12,7 +12,10 @@ from tests.promql.memory_source import MemorySource
 from tests.promql.test_prometheus_agrees import difference
 
 QUERIES = [
-    *(f"{name}_over_time(m[{{range}}] {{shift}})" for name in ("avg", "sum", "min", "max", "count", "stddev", "stdvar")),
+    *(
+        f"{name}_over_time(m[{{range}}] {{shift}})"
+        for name in ("avg", "sum", "min", "max", "count", "stddev", "stdvar")
+    ),
     *(f"{name}_over_time(m[{{range}}] {{shift}})" for name in ("first", "last", "present", "absent")),
     *(f"ts_of_{name}_over_time(m[{{range}}] {{shift}})" for name in ("first", "last", "min")),
     "quantile_over_time(0.9, m[{range}] {shift})",
@@ -23,9 +26,7 @@ QUERIES = [
     *(f'{name}(m[{{range}}] {{shift}}, m{{{{i="0"}}}}[{{range}}])' for name in ("psi", "ks", "js", "wasserstein")),
     'wasserstein(m{{i="0"}}[{range}], m{{i="1"}}[{range}] {shift}, "i")',
 ]
-points = st.lists(
-    st.tuples(st.integers(0, 600), st.floats(-1e6, 1e6)), unique_by=lambda point: point[0], max_size=40
-)
+points = st.lists(st.tuples(st.integers(0, 600), st.floats(-1e6, 1e6)), unique_by=lambda point: point[0], max_size=40)
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,7 +17,7 @@ from modelmeter.window import DAY, MINUTE, SECOND
         ("abs(a[5m])", "expected type"),
         ("topk(a, b)", "expected type scalar"),
         ("count_values(x, a)", "expected type string"),
-        ("nonsense(a)", "unknown function with name \"nonsense\""),
+        ("nonsense(a)", 'unknown function with name "nonsense"'),
         ("1 > 2", "comparisons between scalars must use BOOL modifier"),
         ("a + bool b", "bool modifier can only be used on comparison operators"),
         ("a and 1", "not allowed in binary scalar expression"),

@@ -4,7 +4,7 @@ Matching is settled once for all steps: series of equal signature are paired, ea
 refuses step by step (two series of the «one» side at one step) is checked with masks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,7 +129,7 @@ def vectors(operator: str, left: Vector, right: Vector, matching: Matching, *, r
     if matching.fill_left is not None:
         alone = one.present & ~(many_counts[of_one] > 0)
         parts.append(_filled(one, of_one, alone, matching, matching.fill_left, many_side=False))
-    return _compute(operator, _join(parts), matching, turned=turned, return_bool=return_bool, signatures=size)
+    return _compute(operator, _join(parts), matching, turned=turned, return_bool=return_bool)
 
 
 def _both(one_counts: Ints, many_counts: Ints) -> Mask:
@@ -189,9 +189,7 @@ def _join(parts: Sequence[_Pairs]) -> _Pairs:
     )
 
 
-def _compute(
-    operator: str, pairs: _Pairs, matching: Matching, *, turned: bool, return_bool: bool, signatures: int
-) -> Vector:
+def _compute(operator: str, pairs: _Pairs, matching: Matching, *, turned: bool, return_bool: bool) -> Vector:
     if not pairs.many:
         return empty(pairs.present.shape[1])
     drops_name = operator not in COMPARISONS or return_bool
@@ -199,7 +197,7 @@ def _compute(
         _result_labels(many, one, matching, drops_name=drops_name)
         for many, one in zip(pairs.many, pairs.one, strict=True)
     ]
-    _refuse_ambiguous(labels, pairs, matching, signatures)
+    _refuse_ambiguous(labels, pairs, matching)
     left, right = (pairs.one_values, pairs.many_values) if turned else (pairs.many_values, pairs.one_values)
     if operator not in COMPARISONS:
         return merge_same(Vector(labels, ARITHMETIC[operator](left, right), pairs.present).nonempty())
@@ -218,18 +216,23 @@ def _result_labels(many: Labels, one: Labels, matching: Matching, *, drops_name:
     return labels
 
 
-def _refuse_ambiguous(labels: Sequence[Labels], pairs: _Pairs, matching: Matching, signatures: int) -> None:
+def _refuse_ambiguous(labels: Sequence[Labels], pairs: _Pairs, matching: Matching) -> None:
     """Two rows of one signature at one step: never when one to one, else only with different labels."""
+    signatures = pairs.signatures.tolist()
     if matching.cardinality == "one-to-one":
-        numbers, size = pairs.signatures, signatures
+        size, index = _numbered(signatures)
         message = "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
     else:
-        keys, index = distinct(zip(labels, pairs.signatures.tolist(), strict=True))
-        numbers, size = np.asarray(index), len(keys)
+        size, index = _numbered(zip(labels, signatures, strict=True))
         message = "multiple matches for labels: grouping labels must ensure unique matches"
-    if size == len(labels):
+    if size == len(index):
         return
     counts = np.zeros((size, pairs.present.shape[1]), np.int64)
-    np.add.at(counts, numbers, pairs.present)
+    np.add.at(counts, index, pairs.present)
     if (counts > 1).any():
         raise QueryFailed(message)
+
+
+def _numbered(keys: Iterable[Hashable]) -> tuple[int, list[int]]:
+    numbers, index = distinct(keys)
+    return len(numbers), index

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
@@ -21,12 +21,14 @@ def sides(pairs: list[tuple[int, int]]) -> tuple[distance.Ints, distance.Ints, d
     return table[:, 0], table[:, 1], distance.value_of(np.arange(len(pairs)) + (1 << 17))
 
 
+@settings(max_examples=50, deadline=None)
 @given(counts)
 def test_jensen_shannon_is_scipys_distance_in_base_2(pairs: list[tuple[int, int]]) -> None:
     a, b, _ = sides(pairs)
     assert distance.jensen_shannon(a, b) == pytest.approx(jensenshannon(a, b, base=2), abs=1e-7)
 
 
+@settings(max_examples=50, deadline=None)
 @given(counts)
 def test_wasserstein_is_scipys_on_the_bins_values(pairs: list[tuple[int, int]]) -> None:
     a, b, values = sides(pairs)
@@ -35,6 +37,7 @@ def test_wasserstein_is_scipys_on_the_bins_values(pairs: list[tuple[int, int]]) 
     )
 
 
+@settings(max_examples=50, deadline=None)
 @given(counts)
 def test_ks_is_scipys_statistic_on_the_bins_values(pairs: list[tuple[int, int]]) -> None:
     a, b, values = sides(pairs)
@@ -42,6 +45,7 @@ def test_ks_is_scipys_statistic_on_the_bins_values(pairs: list[tuple[int, int]])
     assert distance.ks(a, b) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(max_examples=50, deadline=None)
 @given(counts)
 def test_psi_is_symmetric_entropy_of_the_groups(pairs: list[tuple[int, int]]) -> None:
     a, b, _ = sides(pairs)
@@ -88,6 +92,7 @@ def test_psi_of_two_samples_of_one_distribution_is_small_and_of_a_shifted_one_la
     assert distance.psi(shifted, before) > 0.25
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e300, 1e300), min_size=1))
 def test_a_bins_value_stands_for_every_value_in_it(values: list[float]) -> None:
     given_values = np.array(values)
@@ -96,6 +101,7 @@ def test_a_bins_value_stands_for_every_value_in_it(values: list[float]) -> None:
     assert np.all(np.abs(found - given_values) <= 0.011 * np.abs(given_values))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2))
 def test_bins_are_in_order_of_their_values(values: list[float]) -> None:
     assert np.all(np.diff(distance.bin_of(np.sort(np.array(values)))) >= 0)

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelmeter.promql import format as form
@@ -43,11 +43,13 @@ def test_a_fixed_number_never_has_an_exponent() -> None:
     assert form.format_fixed(1e-7) == "0.0000001"
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats()))
 def test_many_values_are_written_as_each_alone(values: list[float]) -> None:
     assert form.format_values(np.array(values)) == [form.format_value(value) for value in values]
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False))
 def test_a_written_value_reads_back_to_the_same_bits(value: float) -> None:
     assert float(form.format_value(value)).hex() == value.hex()

@@ -29,6 +29,20 @@ def bin_of(values: Floats) -> Ints:
     return bins
 
 
+def bin_of_sketch(one: sketch.Sketch) -> tuple[Ints, Ints]:
+    """The bins of a sketch on that line, ascending, and their counts; only those in use. Shapes (n,)."""
+    bins = np.concatenate(
+        (
+            -(one.negative_offset + np.arange(one.negative_counts.size) + _ABOVE_ALL)[::-1],
+            [0],
+            one.offset + np.arange(one.counts.size) + _ABOVE_ALL,
+        )
+    )
+    counts = np.concatenate((one.negative_counts[::-1], [one.zeros], one.counts))
+    used = counts > 0
+    return bins[used], counts[used]
+
+
 def value_of(bins: Ints) -> Floats:
     """The value that stands for a bin: within 1.1 % of every value in it."""
     return np.where(bins == 0, 0.0, np.sign(bins) * sketch.value_of(np.abs(bins) - _ABOVE_ALL))

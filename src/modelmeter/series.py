@@ -6,6 +6,7 @@ A rollup's window is open on the right and PromQL's on the left: where an event 
 raw samples decide.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from modelmeter import rollup, sketch
 from modelmeter.batch import Labels
 from modelmeter.chunk import unpack_floats, unpack_ints
-from modelmeter.distance import bin_of_sketch, value_of
+from modelmeter.distance import value_of
 from modelmeter.fold import Connection, fold_raw, fold_span
 from modelmeter.promql.errors import too_many_samples
 from modelmeter.promql.labels import METRIC_NAME, make_labels
@@ -26,7 +27,7 @@ from modelmeter.promql.source import Floats, Folded, Histograms, Ints, Samples, 
 from modelmeter.rollup import Rollups
 from modelmeter.store.rollups import read_rollups
 from modelmeter.store.sql import load
-from modelmeter.window import DAY, HOUR, MINUTE, Span, floor, to_datetime
+from modelmeter.window import DAY, HOUR, LATEST, MINUTE, Span, floor, to_datetime
 
 SQL = load("series.sql")
 
@@ -81,6 +82,20 @@ class SeriesSource:
                     stream_ids = [one for one, keep in zip(stream_ids, kept.tolist(), strict=True) if keep]
             self._found[key] = ({one: streams[one] for one in stream_ids}, {one: metrics[one] for one in metric_ids})
         return self._found[key]
+
+    def series(self, selectors: Sequence[Sequence[Matcher]], span: Span) -> list[Labels]:
+        """The labels of all series that match one of the selectors and have events in `span`, whole days; sorted."""
+        scope = {"start": to_datetime(floor(span.start, DAY)), "end": to_datetime(min(span.end, LATEST))}
+        pairs = self.connection.execute(SQL["series_between"], scope).fetchall()
+        found: set[Labels] = set()
+        for matchers in selectors:
+            streams, metrics = self.find(matchers)
+            found |= {
+                _series_labels(streams[stream], metrics[metric])
+                for stream, metric in pairs
+                if stream in streams and metric in metrics
+            }
+        return sorted(found)
 
     def select(self, matchers: Sequence[Matcher], start: int, end: int, sample_limit: int) -> Samples:
         """The raw samples in `(start, end]`, by series, in order of time."""
@@ -278,15 +293,11 @@ class _Windows:
 
     def histograms(self) -> tuple[Ints, Ints]:
         """The bins in use, ascending, and counts (series, windows, bins)."""
-        decoded = [bin_of_sketch(sketch.decode(data)) for data in self.rows.sketch]
-        sizes = np.array([bins.size for bins, _ in decoded], np.int64)
-        flat = np.concatenate([np.zeros(0, np.int64), *(bins for bins, _ in decoded)])
-        bins, code = np.unique(flat, return_inverse=True)
-        table = np.zeros((len(self.labels), self.pieces + 1, bins.size), np.int64)
-        owner = np.repeat(np.arange(sizes.size), sizes)
-        table[self.row[owner], self.piece[owner], code] = np.concatenate(
-            [np.zeros(0, np.int64), *(counts for _, counts in decoded)]
-        )
+        owner, signed, its_counts = sketch.decode_many(self.rows.sketch)
+        bins, code = np.unique(signed, return_inverse=True)
+        shape = (len(self.labels), self.pieces + 1, bins.size)
+        place = (self.row[owner] * shape[1] + self.piece[owner]) * shape[2] + code
+        table = np.bincount(place, its_counts, minlength=math.prod(shape)).astype(np.int64).reshape(shape)
         if self.pieces == self.since.size and (self.until - self.since == 1).all():
             return bins, table[:, self.since]
         before = np.zeros((len(self.labels), self.pieces + 2, bins.size), np.int64)

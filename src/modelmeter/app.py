@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 import logging
-import os
+import signal
 import socket
 from collections.abc import AsyncIterator
-from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,17 +20,19 @@ from modelmeter.notify.log import AlertLog
 from modelmeter.queue import Consumer, Producer
 from modelmeter.reader import Reader
 from modelmeter.rule import read_rules
-from modelmeter.runner import Leadership, Stop, run_loop, watch_parent
+from modelmeter.runner import Leadership, Stop, run_loop
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer
 from modelmeter.store.writer import Catalog
 from modelmeter.web import events, health, stats
 from modelmeter.web.ingest import Gate, Ingest
+from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.problem import on_error
 from modelmeter.worker import Worker
 
 log = logging.getLogger(__name__)
 
 KEEPER_LOCK = 0x6D6D_0010
+_FAREWELL_SECONDS = 0.3
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -94,8 +95,10 @@ _DESCRIPTION = "Events of models in, stats out. See the README for examples."
 
 def run_api(config: Config, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM; requests in hand are answered."""
-    watch_parent(partial(os.kill, os.getpid(), 15))
-    server = uvicorn.Server(
+    if listener is None:
+        listener = listen(config.host, config.port)
+        print(f"modelmeter listens on {url_of(listener)}", flush=True)
+    server = _Server(
         uvicorn.Config(
             make_api(config),
             host=config.host,
@@ -105,15 +108,35 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             access_log=False,
             log_config=None,
             log_level=logging.WARNING,
-            backlog=2048,
-            timeout_graceful_shutdown=int(config.grace_seconds),
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=max(int(config.grace_seconds - 1), 1),
             timeout_keep_alive=75,
             server_header=False,
             proxy_headers=False,
             ws="none",
         )
     )
-    server.run(sockets=[listener] if listener else None)
+    # uvicorn ends by raising the signal that stopped it; all was answered by then, so that is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a farewell: for a moment each answer says that the connection closes, before idle ones are cut.
+
+    A client that is busy is so never cut between its request and the answer, as it would be by closing at once a
+    connection that only looks idle because its next request is still on the way.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        await asyncio.sleep(_FAREWELL_SECONDS)
+        await super().shutdown(sockets)
 
 
 def run_worker(config: Config) -> None:
@@ -137,6 +160,7 @@ def run_worker(config: Config) -> None:
         gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)
+        telemetry.DEAD_LETTERS.inc(stored.dead_letters)
         telemetry.BATCH_EVENTS.observe(stored.events)
         telemetry.STORE_SECONDS.observe(stored.seconds)
         telemetry.LAG_SECONDS.observe(stored.lag_seconds)

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from modelmeter import __version__
+from modelmeter import __version__, lifeline
 from modelmeter.config import Config, read_config
 from modelmeter.errors import ModelmeterError, WrongSetting
 
@@ -245,6 +245,7 @@ def drop_dead_letters(ids: Ids = None, every: All = False, database_url: Databas
 
 def main() -> None:
     """Run; a wrong setting exits with 2, another error of ours with 1, each in one line."""
+    lifeline.hold()
     try:
         app()
     except WrongSetting as error:

@@ -1,7 +1,8 @@
 """Answers from what is stored: stats of any span, exact to the microsecond, and the raw events.
 
 A span is covered by days, then hours, then minutes, from the folded rollups and the partials together; the minutes
-that the span cuts through are folded from raw chunks. One snapshot serves a whole answer. Readers never write.
+that the span cuts through, and the hours of slow streams, which have no minutes, are folded from raw chunks.
+One snapshot serves a whole answer. Readers never write.
 """
 
 import difflib
@@ -60,31 +61,30 @@ class Summary:
     metrics: dict[str, Stats]
 
 
-def cover(span: Span) -> list[tuple[str, int, int]]:
-    """(table, start, end): whole windows, the coarsest first, that tile the minutes of `span`; and all partials.
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """What tiles a span: rows of tables by window, and the raw events of slow streams where no whole hour fits."""
 
-    The minutes that the span cuts through are included whole; wider windows lie inside the span as it is.
-    """
+    ranges: list[tuple[str, int, int]]
+    raw: list[Span]
+
+
+def cover(span: Span) -> Cover:
+    """(table, start, end) of whole windows, the coarsest that fit. The minutes that `span` cuts are included whole."""
     start, end = floor(span.start, MINUTE), ceil(span.end, MINUTE)
-    if start >= end:
-        return []
-    hours = (ceil(span.start, HOUR), floor(span.end, HOUR))
-    ranges: list[tuple[str, int, int]] = []
+    ranges = [("rollup_partial_1m", start, end)]
+    hours = (min(ceil(span.start, HOUR), end), floor(span.end, HOUR))
     if hours[0] >= hours[1]:
         ranges.append(("rollup_1m", start, end))
+        return Cover(ranges, [span])
+    ranges += [("rollup_1m", start, hours[0]), ("rollup_1m", hours[1], end), ("rollup_partial_1h", *hours)]
+    days = (ceil(hours[0], DAY), floor(hours[1], DAY))
+    if days[0] >= days[1]:
+        ranges.append(("rollup_1h", *hours))
     else:
-        days = (ceil(hours[0], DAY), floor(hours[1], DAY))
-        ranges += [("rollup_1m", start, hours[0]), ("rollup_1m", hours[1], end)]
-        if days[0] >= days[1]:
-            ranges.append(("rollup_1h", *hours))
-        else:
-            ranges += [
-                ("rollup_1h", hours[0], days[0]),
-                ("rollup_1h", days[1], hours[1]),
-                ("rollup_1d", *days),
-            ]
-    ranges.append(("rollup_partial", start, end))
-    return [one for one in ranges if one[1] < one[2]]
+        ranges += [("rollup_1h", hours[0], days[0]), ("rollup_1h", days[1], hours[1]), ("rollup_1d", *days)]
+    edges = [Span(span.start, hours[0]), Span(hours[1], span.end)]
+    return Cover([one for one in ranges if one[1] < one[2]], [edge for edge in edges if edge.start < edge.end])
 
 
 def _can_be_stored(*texts: str) -> bool:
@@ -111,6 +111,7 @@ class Reader:
             max_size=_CONNECTIONS,
             open=False,
             timeout=5,
+            reconnect_timeout=1,  # then the next question tries anew; backing off, it would miss the database's return
             max_idle=300,
             kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "modelmeter reader"},
         )
@@ -246,28 +247,30 @@ class Reader:
         """Partials whose merge is the fold of exactly the events in `span`."""
         if span.start >= span.end:
             return rollup.EMPTY
-        rows = read_rollups(connection, cover(span), streams, metrics)
-        minutes = {floor(edge, MINUTE) for edge in (span.start, span.end) if edge % MINUTE}
-        parts = []
-        for minute in sorted(minutes):
+        plan = cover(span)
+        rows = read_rollups(connection, plan.ranges, streams, metrics)
+        parts = [self._fold_raw(connection, streams, metrics, edge, minutely=False) for edge in plan.raw]
+        for minute in sorted({floor(edge, MINUTE) for edge in (span.start, span.end) if edge % MINUTE}):
             # Partials that lie inside the span as a whole need no raw data; those that it cuts through do.
             here = (rows.window == minute) & (rows.last_at < minute + MINUTE)
             inside = (rows.first_at >= span.start) & (rows.last_at < span.end)
             if (here & ~inside).any():
                 part = Span(max(minute, span.start), min(minute + MINUTE, span.end))
-                parts.append(self._fold_raw(connection, streams, metrics, minute, part))
+                parts.append(self._fold_raw(connection, streams, metrics, part, minutely=True))
                 rows = rollup.select(rows, ~here)
         return rollup.concat([rows, *parts])
 
     @staticmethod
     def _fold_raw(
-        connection: Connection, streams: list[int], metrics: list[int] | None, window: int, span: Span
+        connection: Connection, streams: list[int], metrics: list[int] | None, span: Span, *, minutely: bool
     ) -> Rollups:
+        """The raw events in `span` of minutely chunks, or of the others, folded; all in window 0."""
         scope = {
             "streams": streams,
             "start": to_datetime(span.start),
             "end": to_datetime(span.end),
             "day": to_datetime(floor(span.start, DAY)),
+            "minutely": minutely,
         }
         parts = [rollup.EMPTY]
         for stream, count, its_metrics, columns in connection.execute(SQL["chunks"], scope, binary=True):
@@ -277,7 +280,7 @@ class Reader:
                 continue
             timestamp = timestamp[low:high]
             ids = np.full(timestamp.size, stream, np.int32)
-            windows = np.full(timestamp.size, window)
+            windows = np.zeros(timestamp.size, np.int64)
             starts = np.zeros(1, np.int64)
             parts.append(rollup.fold_events(ids, windows, timestamp, starts))
             for metric, column in zip(its_metrics, columns[1:], strict=True):

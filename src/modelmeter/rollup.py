@@ -2,7 +2,8 @@
 
 A partial holds count, sum, squared deviations from the mean, minimum, maximum, first and last time, the last
 value and a sketch. Any number of partials may stand for a window; merge() of them is the truth, in any order and
-any grouping. Deviations are merged by Chan's formula (Chan, Golub, LeVeque 1979: no cancellation).
+any grouping; so of several values at the last time, the largest is the last one.
+Deviations are merged by Chan's formula (Chan, Golub, LeVeque 1979: no cancellation).
 Metric id 0 (EVENTS) counts the events themselves: an event need not have every metric.
 """
 
@@ -177,7 +178,7 @@ def merge(rollups: Rollups, *, by_stream: bool = True, by_window: bool = True) -
     """One partial for each stream, metric and window; sorted by them.
 
     Without `by_stream` all streams are one (stream 0), without `by_window` all windows are (window 0).
-    The last value is that of the latest time; of several at that time, the greatest.
+    The last value is that of the latest time; of several at that time, the largest.
     """
     if not len(rollups):
         return rollups

@@ -44,6 +44,8 @@ class PostgresProducer:
                 with contextlib.suppress(psycopg.Error):
                     await connection.close()
             connection = None
+            if isinstance(error, psycopg.errors.UndefinedTable):
+                raise Unavailable("the schema is not there yet; run: modelmeter migrate") from None
             raise Unavailable(f"the database is away: {_reason(error)}", retry_after_seconds=1) from error
         except BaseException:
             if connection is not None:  # cancelled in the middle: the connection's state is unknown

@@ -31,7 +31,7 @@ def read_rollups(
 ) -> Rollups:
     """Rows of several tables at once, in one snapshot: (table, start, end) each, microseconds, by window start.
 
-    Index: the tables' primary keys, rollup_partial_window.
+    Index: the tables' primary keys, rollup_partial_1m_window, rollup_partial_1h_window.
     """
     if not streams:
         return rollup.EMPTY

@@ -97,10 +97,10 @@ def write_chunks(connection: Connection, chunks: Sequence[Chunk]) -> None:
             copy.write(chunk_rows(chunks))
 
 
-def write_rollups(connection: Connection, rollups: Rollups, table: str = "rollup_partial") -> None:
+def write_rollups(connection: Connection, rollups: Rollups, table: str) -> None:
     """In the transaction that `connection` has open; their partitions must stand."""
     if len(rollups):
-        with connection.cursor().copy(SQL["copy_rollups"].replace(b"rollup_partial", table.encode())) as copy:
+        with connection.cursor().copy(SQL["copy_rollups"].replace(b"{table}", table.encode())) as copy:
             copy.write(rollup_rows(rollups))
 
 

@@ -1,7 +1,7 @@
 """A request's body: read within the limit, packed and unpacked."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import zstandard
 from starlette.types import Receive
@@ -21,8 +21,11 @@ def _too_large(limit: int, how: str) -> TooLarge:
     return TooLarge(f"the body is over {limit} bytes {how}; send fewer events at a time", limit_bytes=limit)
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body. TooLarge beyond `limit` bytes, without keeping more than that."""
+async def read_body(receive: Receive, limit: int, on_part: Callable[[int], None]) -> bytes:
+    """The whole body. TooLarge beyond `limit` bytes, without keeping more than that.
+
+    `on_part` hears how many bytes there are so far, before they are kept, and may raise.
+    """
     parts: list[bytes] = []
     size = 0
     while True:
@@ -33,6 +36,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         size += len(part)
         if size > limit:
             raise _too_large(limit, "as sent")
+        on_part(size)
         if part:
             parts.append(part)
         if not message.get("more_body"):

@@ -199,17 +199,20 @@ class Yard:
             return process.environ().get(_MARK) == self._token
         return False
 
+    def stop(self) -> None:
+        """Kill all that was started, and wait until what came of it is gone."""
+        for command in self.processes:
+            command.kill()
+        deadline = time.monotonic() + 10
+        while left := self.living():
+            if time.monotonic() > deadline:
+                for process in left:
+                    kill(process)
+            time.sleep(0.05)
+
     def close(self) -> None:
         try:
-            for command in self.processes:
-                command.kill()
-            deadline = time.monotonic() + 10
-            while left := self.living():
-                if time.monotonic() > deadline:
-                    for process in left:
-                        with contextlib.suppress(psutil.Error):
-                            process.kill()
-                time.sleep(0.05)
+            self.stop()
         finally:
             shutil.rmtree(self.home, ignore_errors=True)
 

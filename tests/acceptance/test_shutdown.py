@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 import urllib.parse
+from typing import Self
 
 import pytest
 
@@ -30,11 +31,16 @@ class Slow:
         assert isinstance(sock, socket.socket)
         assert sock.recv(4096).startswith(b"HTTP/1.1 100")
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
     def finish(self) -> int:
         self._connection.send(self._body)
         answer = self._connection.getresponse()
         answer.read()
-        self._connection.close()
         return answer.status
 
 
@@ -45,8 +51,7 @@ def test_sigterm_under_load_answers_what_is_in_hand_and_loses_nothing(yard: Yard
     url = serve.url
     until(lambda: is_ready(url), "serve is ready")
     extra = [Sent(MODELS[0], time.time_ns() // 1000, 10**9 + number, None) for number in range(10)]
-    with Load([url], yard.seed, threads=4, rest_seconds=0.005) as load:
-        slow = Slow(url, extra)
+    with Load([url], yard.seed, threads=4, rest_seconds=0.005) as load, Slow(url, extra) as slow:
         until(lambda: load.requests > 40, "some load")
         time.sleep(dice.random() / 2)
         began = time.monotonic()
@@ -65,14 +70,13 @@ def test_sigterm_under_load_answers_what_is_in_hand_and_loses_nothing(yard: Yard
 
 
 def test_sigterm_ends_within_the_grace_though_a_client_never_finishes_its_body(yard: Yard) -> None:
-    serve = yard.serve(grace_seconds=4)
+    serve = yard.serve(grace_seconds=GRACE_SECONDS)
     until(lambda: is_ready(serve.url), "serve is ready")
-    slow = Slow(serve.url, [Sent(MODELS[0], 0, 1, None)])
-    began = time.monotonic()
-    serve.signal(signal.SIGTERM)
-    assert serve.end() == 0
-    assert time.monotonic() - began < 4
-    slow._connection.close()
+    with Slow(serve.url, [Sent(MODELS[0], 0, 1, None)]):
+        began = time.monotonic()
+        serve.signal(signal.SIGTERM)
+        assert serve.end() == 0
+        assert time.monotonic() - began < GRACE_SECONDS
 
 
 @pytest.mark.parametrize("role", ["api", "worker", "keeper"])

@@ -120,11 +120,11 @@ class Compactor:
         today = to_datetime(floor(now - 3600 * SECOND, RESOLUTIONS["1d"]))
         with connection.transaction():
             groups = connection.execute(SQL["small_chunks"], {"small": small, "today": today}).fetchall()
-        for stream, day, low, high in groups:
+        for stream, day, metrics, low, high in groups:
             with connection.transaction():
                 cursor = connection.execute(
                     SQL["take_chunks"],
-                    {"stream": stream, "day": day, "low": low, "high": high, "small": small},
+                    {"stream": stream, "day": day, "metrics": metrics, "low": low, "high": high, "small": small},
                     binary=True,
                 )
                 rows = cursor.fetchall()

@@ -18,6 +18,7 @@ from rich.table import Table
 from modelmeter import __version__
 from modelmeter.config import Config, read_config
 from modelmeter.errors import ModelmeterError, WrongSetting
+from modelmeter.etl.cli import etl_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 dead_letters = typer.Typer(no_args_is_help=True, help="Messages that could not be stored: look, try again, drop.")
 app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(etl_app, name="etl")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")]

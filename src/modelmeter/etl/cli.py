@@ -30,7 +30,9 @@ _out = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 etl_app = typer.Typer(
-    help="Send events to a server: made-up models (demo), or files (load).", no_args_is_help=True
+    help="Send events to a server: made-up models (demo), or files (load).",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 
@@ -69,15 +71,11 @@ def demo(
         float,
         typer.Option(min=0.001, max=20_000, help="Events a second, all together, as a mean over a day."),
     ] = 200,
-    duration: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long to stream (seconds, or like 5m).")
-    ] = "30",
+    duration: Annotated[str, typer.Option(metavar="DURATION", help="How long to stream (seconds, or like 5m).")] = "30",
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same models and numbers.")] = 1,
     history: Annotated[
         str,
-        typer.Option(
-            metavar="DURATION", help="First send so much of the past, at once, at the same rate (like 2h)."
-        ),
+        typer.Option(metavar="DURATION", help="First send so much of the past, at once, at the same rate (like 2h)."),
     ] = "0",
     url: Url = DEFAULT_URL,
     patience: Patience = "5m",
@@ -135,9 +133,7 @@ def load(
     """
     tally = Tally()
     patience_seconds = _duration(patience) / SECOND
-    with _reported(
-        tally, "To go on, run the same command again: what was acknowledged does not count twice."
-    ):
+    with _reported(tally, "To go on, run the same command again: what was acknowledged does not count twice."):
         base_url(url)
         options = load_source.Options(load_source.parse_renames(renames or ()), sql, slice_events)
         loads: list[load_source.Load] = []
@@ -188,9 +184,7 @@ def _progress(total: int, what: str) -> Progress:
 def _pool(url: str, patience_seconds: float, progress: Progress) -> Iterator[SenderPool]:
     notice = progress.console.print
     with (
-        Sender(
-            url, patience_seconds=patience_seconds, notice=lambda text: notice(text, markup=False)
-        ) as sender,
+        Sender(url, patience_seconds=patience_seconds, notice=lambda text: notice(text, markup=False)) as sender,
         SenderPool(sender) as pool,
     ):
         yield pool

@@ -1,6 +1,7 @@
 """The pages in docs/ say what is there: every setting, metric, endpoint and code of refusal."""
 
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -48,9 +49,9 @@ def test_every_setting_stands_in_the_page_with_its_default() -> None:
 def test_the_default_directory_is_the_one_in_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(config.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert config.default_data_dir() == tmp_path / ".local/share/modelmeter"
-    monkeypatch.setattr(config.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert config.default_data_dir() == Path("/var/lib/modelmeter")
 
 
@@ -121,6 +122,13 @@ def test_the_fixed_limits_are_those_in_the_page() -> None:
 def test_a_decision_says_why_and_what_was_measured(path: Path) -> None:
     headings = re.findall(r"^## (.*)$", path.read_text("utf-8"), re.MULTILINE)
     assert headings == ["Context", "Decision", "Measured", "Consequences"]
+
+
+def test_the_tests_that_guard_an_invariant_exist() -> None:
+    guards = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page("invariants.md"))
+    assert guards
+    for path, name in guards:
+        assert f"def {name}(" in (DOCS.parent / path).read_text("utf-8"), f"{path} has no {name}"
 
 
 COMMANDS = (

@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import logging
-import os
+import signal
 import socket
 from collections.abc import AsyncIterator
-from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmeter import __version__, telemetry
 from modelmeter.compactor import Compactor
@@ -21,17 +20,19 @@ from modelmeter.notify.log import AlertLog
 from modelmeter.queue import Consumer, Producer
 from modelmeter.reader import Reader
 from modelmeter.rule import read_rules
-from modelmeter.runner import Leadership, Stop, run_loop, watch_parent
+from modelmeter.runner import Leadership, Stop, run_loop
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer
 from modelmeter.store.writer import Catalog
 from modelmeter.web import events, health, stats
 from modelmeter.web.ingest import Gate, Ingest
+from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.problem import on_error
 from modelmeter.worker import Worker
 
 log = logging.getLogger(__name__)
 
 KEEPER_LOCK = 0x6D6D_0010
+_FAREWELL_SECONDS = 0.3
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -52,7 +53,7 @@ def _check_queue(config: Config) -> None:
         raise WrongSetting(f"queue: {config.queue!r} is not known; so far there is postgres:, the same database")
 
 
-def make_api(config: Config) -> FastAPI:
+def make_api(config: Config) -> ASGIApp:
     """The ASGI application."""
     producer = make_producer(config)
     ingester = Ingester(producer)
@@ -72,26 +73,32 @@ def make_api(config: Config) -> FastAPI:
 
     api = FastAPI(title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION)
     api.add_exception_handler(ModelmeterError, on_error)
-    ingest = Ingest(config, gate, ingester)
-    # First of all routes, and without FastAPI's layers: this is the hot path.
-    api.router.routes[:0] = [
-        Route("/events", ingest, methods=["POST"], include_in_schema=False),
-        Route("/stats", ingest, methods=["POST"], include_in_schema=False),
-    ]
     api.include_router(stats.make_router(reader))
     api.include_router(events.make_router(reader))
     api.include_router(health.make_router(gate))
     events.describe_ingest(api)
-    return api
+    ingest = Ingest(config, gate, ingester)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        # The hot path goes before all of FastAPI's layers.
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _INGEST_PATHS:
+            await ingest(scope, receive, send)
+        else:
+            await api(scope, receive, send)
+
+    return application
 
 
+_INGEST_PATHS = frozenset(("/events", "/stats"))
 _DESCRIPTION = "Events of models in, stats out. See the README for examples."
 
 
 def run_api(config: Config, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM; requests in hand are answered."""
-    watch_parent(partial(os.kill, os.getpid(), 15))
-    server = uvicorn.Server(
+    if listener is None:
+        listener = listen(config.host, config.port)
+        print(f"modelmeter listens on {url_of(listener)}", flush=True)
+    server = _Server(
         uvicorn.Config(
             make_api(config),
             host=config.host,
@@ -101,14 +108,35 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             access_log=False,
             log_config=None,
             log_level=logging.WARNING,
-            backlog=2048,
-            timeout_graceful_shutdown=int(config.grace_seconds),
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=max(int(config.grace_seconds - 1), 1),
             timeout_keep_alive=75,
             server_header=False,
+            proxy_headers=False,
             ws="none",
         )
     )
-    server.run(sockets=[listener] if listener else None)
+    # uvicorn ends by raising the signal that stopped it; all was answered by then, so that is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a farewell: for a moment each answer says that the connection closes, before idle ones are cut.
+
+    A client that is busy is so never cut between its request and the answer, as it would be by closing at once a
+    connection that only looks idle because its next request is still on the way.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        await asyncio.sleep(_FAREWELL_SECONDS)
+        await super().shutdown(sockets)
 
 
 def run_worker(config: Config) -> None:
@@ -120,14 +148,19 @@ def run_worker(config: Config) -> None:
     catalog = Catalog(config.database_url)
     worker = Worker(config, consumer, catalog, alerts.look_at)
     idle = 0
+    gathering = 0.0
 
     def run_once() -> bool:
+        nonlocal gathering
         stored = worker.run_once()
         if stored is None:
             alerts.flush()
             return False
+        full = stored.events * 2 > config.claim_limit_events
+        gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)
+        telemetry.DEAD_LETTERS.inc(stored.dead_letters)
         telemetry.BATCH_EVENTS.observe(stored.events)
         telemetry.STORE_SECONDS.observe(stored.seconds)
         telemetry.LAG_SECONDS.observe(stored.lag_seconds)
@@ -136,7 +169,7 @@ def run_worker(config: Config) -> None:
     def pause(busy: bool) -> float:
         nonlocal idle
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
-        return 0.0 if busy else _IDLE_SECONDS[idle]
+        return gathering if busy else _IDLE_SECONDS[idle]
 
     run_loop("worker", run_once, stop, pause)
     consumer.close()

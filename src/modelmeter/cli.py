@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from modelmeter import __version__
+from modelmeter import __version__, lifeline
 from modelmeter.config import Config, default_data_dir, read_config
 from modelmeter.errors import ModelmeterError, Unavailable, WrongSetting
 
@@ -350,6 +350,7 @@ def drop_dead_letters(ids: Ids = None, every: All = False, database_url: Databas
 
 def main() -> None:
     """Run; a wrong setting exits with 2, another error of ours with 1, each in one line."""
+    lifeline.hold()
     try:
         app()
     except WrongSetting as error:

@@ -53,8 +53,17 @@ class Config(BaseSettings):
     metric_limit: int = Field(10_000, ge=1, description="Different metric names in the database.")
     future_limit_seconds: int = Field(600, ge=0, description="How far ahead of now a timestamp may be.")
     queue_limit_bytes: int = Field(4096 * MEBIBYTE, ge=1024, description="Packed backlog in the queue; beyond it, 429.")
-    claim_limit_events: int = Field(250_000, ge=1, description="Events that a worker takes at a time.")
+    freshness_seconds: float = Field(
+        0.25, ge=0, description="How long a busy worker gathers before it stores: the larger, the cheaper an event."
+    )
+    claim_limit_events: int = Field(500_000, ge=1, description="Events that a worker takes at a time.")
     claim_limit_bytes: int = Field(64 * MEBIBYTE, ge=1024, description="Packed bytes that a worker takes at a time.")
+    minutely_rate: float = Field(
+        20,
+        ge=0,
+        description="Events a second above which a stream gets rollups of a minute, not only of an hour; "
+        "below it the raw events are as quick to read and much smaller.",
+    )
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
     ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")

@@ -1,7 +1,6 @@
 """Runs the loops: each `run_once` again and again, with pauses, through failures, until it is told to stop."""
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -16,7 +15,7 @@ _PATIENCE_SECONDS = (0.1, 0.3, 1, 2)
 
 
 class Stop:
-    """Set by SIGTERM and SIGINT, or when the process that started this one is gone."""
+    """Set by SIGTERM and SIGINT; the lifeline sends one when the process that started this one is gone."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -25,7 +24,6 @@ class Stop:
         """Call in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._event.set())
-        watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
     def set(self) -> None:
         self._event.set()
@@ -36,24 +34,6 @@ class Stop:
     def wait(self, seconds: float) -> bool:
         """Whether it is set, after at most so many seconds."""
         return self._event.wait(seconds)
-
-
-LIFELINE = "_MM_LIFELINE"
-"""The environment variable with the file descriptor that is open as long as the parent lives."""
-
-
-def watch_parent(when_gone: Callable[[], None]) -> None:
-    """Call `when_gone` when the parent that gave us a lifeline dies, however it dies."""
-    descriptor = os.environ.pop(LIFELINE, "")
-    if not descriptor:
-        return
-
-    def watch() -> None:
-        while os.read(int(descriptor), 1):
-            pass
-        when_gone()
-
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
 def run_loop(name: str, run_once: Callable[[], bool], stop: Stop, pause: Callable[[bool], float]) -> None:

@@ -1,4 +1,4 @@
-"""A server that keeps its word: each Idempotency-Key counts once. It can be told to fail, before or after that."""
+"""A server that keeps its word: a key counts once. It can be told to fail, before or after that."""
 
 import io
 import socket
@@ -16,7 +16,7 @@ import polars as pl
 
 @dataclass
 class Fault:
-    """One answer that is no 202. `is_counted`: the events count all the same. Status 0 drops the connection."""
+    """One answer that is no 202. `is_counted`: the events count all the same. 0 drops the connection."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)

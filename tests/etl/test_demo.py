@@ -54,9 +54,7 @@ def test_events_are_in_order_within_the_time_and_well_formed() -> None:
 def test_the_incident_collapses_one_version_for_a_while_and_no_other() -> None:
     events = demo.demo_events(3, 1, NOON, NOON + HOUR, 20)
     incident = demo.story_of(NOON, NOON + HOUR).incident
-    inside = pl.col("timestamp").is_between(
-        to_datetime(incident.start), to_datetime(incident.end), closed="left"
-    )
+    inside = pl.col("timestamp").is_between(to_datetime(incident.start), to_datetime(incident.end), closed="left")
     broken = of(demo.incident_version(3))
     during, rest = events.filter(broken & inside), events.filter(~(broken & inside))
     assert during.height > 500
@@ -101,7 +99,8 @@ def test_no_time_gives_no_events_but_their_columns() -> None:
 def test_a_run_sends_each_event_of_its_plan_once_through_faults(stub: Stub) -> None:
     plan = demo.Plan(models=3, seed=1, rate=300, start=NOON, end=NOON + SECOND, history=5 * MINUTE)
     stub.on_request = lambda number: Fault(0, is_counted=True) if number % 4 == 1 else None
-    tally, advanced = Tally(), []
+    tally = Tally()
+    advanced: list[int] = []
     with Sender(stub.url, first_wait_seconds=0.001) as sender, SenderPool(sender) as pool:
         demo.run(plan, pool, tally, advanced.append)
     expected = [

@@ -103,9 +103,7 @@ def _block(models: int, seed: int, block: int, rate: float, story: Story) -> pl.
             "version": _words(VERSIONS, version),
             "env": _words(_ENVS, random.choice(len(_ENVS), count, p=_ENV_SHARES)),
             "region": _words(_REGIONS, random.choice(len(_REGIONS), count, p=_REGION_SHARES)),
-            "prediction_accuracy": random.beta(
-                accuracy * concentration, (1 - accuracy) * concentration
-            ).round(4),
+            "prediction_accuracy": random.beta(accuracy * concentration, (1 - accuracy) * concentration).round(4),
             "drift": (random.gamma(2.0, 0.05, count) * (1 + 4 * worse)).round(4),
             "inference_time": random.lognormal(np.log(latency), 0.35).round(3),
         }
@@ -154,9 +152,7 @@ def run(plan: Plan, pool: SenderPool, tally: Tally, advance: Callable[[int], Non
 
     def send(frame: pl.DataFrame, content_type: str) -> None:
         for rows in frame.iter_slices(BODY_EVENTS):
-            parcel = Parcel(
-                _body(rows, content_type), content_type, f"demo-{run_id}-{next(numbers)}", rows.height
-            )
+            parcel = Parcel(_body(rows, content_type), content_type, f"demo-{run_id}-{next(numbers)}", rows.height)
             pool.put(parcel, lambda answer: _count(tally, advance, answer))
 
     for frame in _pieces(plan, plan.start - plan.history, plan.start, MINUTE):
@@ -185,7 +181,5 @@ def _body(rows: pl.DataFrame, content_type: str) -> bytes:
 
 
 def _count(tally: Tally, advance: Callable[[int], None], answer: Answer) -> None:
-    tally.count(
-        answer.accepted, answer.rejected, [f"event {error.index}: {error.detail}" for error in answer.errors]
-    )
+    tally.count(answer.accepted, answer.rejected, [f"event {error.index}: {error.detail}" for error in answer.errors])
     advance(answer.accepted + answer.rejected)

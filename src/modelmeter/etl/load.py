@@ -20,16 +20,14 @@ from numpy.typing import NDArray
 
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.etl.sender import ARROW, Answer, Parcel, SenderPool, Tally
-from modelmeter.etl.source import Fingerprint, fingerprint, first_line, is_changed, open_source
+from modelmeter.etl.source import Stamp, content_hash, first_line, is_changed, open_source, stamp
 from modelmeter.etl.table import FIELDS, TIMESTAMP, check_renames, check_schema, source_of, to_events
 
 SLICE_EVENTS = 10_000
 _SLICE_CELLS = 500_000  # 4 MB of numbers: a slice of a very wide file stays far below the server's body limit
 _KEY_FORMAT = 1  # to be raised when the same file and options are cut or read in another way than before
 # These give rows in an order that may change from run to run.
-_UNORDERED = re.compile(
-    r"\b(group|distinct|join|union|intersect|except|order|over|unnest|limit)\b", re.IGNORECASE
-)
+_UNORDERED = re.compile(r"\b(group|distinct|join|union|intersect|except|order|over|unnest|limit)\b", re.IGNORECASE)
 
 
 class SourceChanged(ModelmeterError):
@@ -52,7 +50,7 @@ class Load:
     """One file, checked and ready: `rows` rows of `table` in slices of `slice_rows`."""
 
     path: Path
-    identity: Fingerprint
+    stamp: Stamp
     table: pl.LazyFrame
     schema: pl.Schema
     rows: int
@@ -104,7 +102,7 @@ def prepare(path: Path, options: Options) -> Load:
     """Read the file to its end and check it. WrongSetting when it cannot be loaded as a whole."""
     texts = {source_of(name, options.renames) for name in FIELDS}
     texts -= {column for column, to in options.renames.items() if to not in FIELDS}
-    identity = fingerprint(path)
+    before = stamp(path)
     source = open_source(path, texts)
     where = str(path)
     if source.nested and options.sql is None:
@@ -118,16 +116,19 @@ def prepare(path: Path, options: Options) -> Load:
         check_renames(table.collect_schema().names(), options.renames, where)
         table = table.rename(dict(options.renames))
         schema = table.collect_schema()
-        check_schema(schema, where)
-        rows = _count_rows(table, every_cell=source.format not in {"csv", "tsv"} or options.sql is not None)
+        rows = int(table.select(pl.len()).collect(engine="streaming").item())
+        if rows:  # the columns of an empty CSV have no type
+            check_schema(schema, where)
+        if source.format not in {"csv", "tsv"} or options.sql is not None:  # those were read to the end already
+            table.select(pl.all().null_count()).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
         raise WrongSetting(f"{where}: {first_line(error)}") from None
     slice_rows = max(1, min(options.slice_events, _SLICE_CELLS // len(schema)))
     # The same numbers without a time may well be reported twice, on purpose, by two files of one content.
-    modified_ns = None if TIMESTAMP in schema else identity.modified_ns
+    modified_ns = None if TIMESTAMP in schema else before.modified_ns
     parts = (
         _KEY_FORMAT,
-        identity.content,
+        content_hash(path),
         modified_ns,
         source.format,
         sorted(options.renames.items()),
@@ -135,7 +136,7 @@ def prepare(path: Path, options: Options) -> Load:
         slice_rows,
     )
     key = hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
-    return Load(path, identity, table, schema, rows, slice_rows, key)
+    return Load(path, before, table, schema, rows, slice_rows, key)
 
 
 def _ask(data: pl.LazyFrame, sql: str) -> pl.LazyFrame:
@@ -143,13 +144,6 @@ def _ask(data: pl.LazyFrame, sql: str) -> pl.LazyFrame:
     table = data.sql(sql, table_name="data")
     columns = table.collect_schema().names()
     return table.sort(columns) if _UNORDERED.search(sql) else table
-
-
-def _count_rows(table: pl.LazyFrame, *, every_cell: bool) -> int:
-    """The number of rows. With `every_cell`, each is read, so that what cannot be read fails here."""
-    cells = [pl.all().null_count()] if every_cell else []
-    counted = table.select(pl.len().alias("\0rows"), *cells).collect(engine="streaming")
-    return int(counted["\0rows"][0])
 
 
 def send(loads: Sequence[Load], pool: SenderPool, tally: Tally, advance: Callable[[int], None]) -> None:
@@ -160,14 +154,10 @@ def send(loads: Sequence[Load], pool: SenderPool, tally: Tally, advance: Callabl
     for load in loads:
         first = 0
         for number, rows in enumerate(_read(load)):
-            if is_changed(load.path, load.identity):
-                raise SourceChanged(
-                    f"{load.path}: was changed while it was loaded; load it again when it is at rest"
-                )
+            if is_changed(load.path, load.stamp):
+                raise SourceChanged(f"{load.path}: was changed while it was loaded; load it again when it is at rest")
             events, kept, refused = to_events(rows)
-            done = functools.partial(
-                _Slice(load.path, first, rows.height, kept, refused).count, tally, advance
-            )
+            done = functools.partial(_Slice(load.path, first, rows.height, kept, refused).count, tally, advance)
             if events.is_empty():
                 done(Answer(0, 0))
             else:

@@ -176,9 +176,7 @@ class Sender:
                     f"{self.url}: {outcome.reason}{asked}. Gave up after {now - failed_at:.0f} s "
                     f"of at most {self._patience_seconds:.0f} s."
                 )
-            backoff = backoff_seconds(
-                attempt, self._first_wait_seconds, _LONGEST_WAIT_SECONDS, random.random()
-            )
+            backoff = backoff_seconds(attempt, self._first_wait_seconds, _LONGEST_WAIT_SECONDS, random.random())
             wait = min(max(outcome.retry_after_seconds, backoff), left)
             self._notice(f"{outcome.reason}; trying again in {wait:.1f} s")
             attempt += 1
@@ -200,13 +198,10 @@ class Sender:
             except msgspec.MsgspecError as error:
                 if status != 422:
                     raise SendRefused(
-                        f"{self.url}/events answered {status}, but not as modelmeter does: {error}. "
-                        "Is the URL right?"
+                        f"{self.url}/events answered {status}, but not as modelmeter does: {error}. Is the URL right?"
                     ) from None
         if response.is_redirect:
-            raise SendRefused(
-                f"{self.url}/events redirects to {response.headers.get('Location')}; use that URL"
-            )
+            raise SendRefused(f"{self.url}/events redirects to {response.headers.get('Location')}; use that URL")
         raise SendRefused(f"{self.url}/events: {_explain(response)}", status=status)
 
 

@@ -39,10 +39,9 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What a file is: `content` is a BLAKE2b of its bytes. The rest tells whether it changed meanwhile."""
+class Stamp:
+    """Tells whether a file was written to."""
 
-    content: str
     size_bytes: int
     modified_ns: int
 
@@ -60,24 +59,32 @@ def format_of(path: Path) -> str:
     return kind
 
 
-def fingerprint(path: Path) -> Fingerprint:
-    """Read the file once, for its content's hash. WrongSetting when it cannot be read."""
+def stamp(path: Path) -> Stamp:
+    """The file as it is now. WrongSetting when there is no such file."""
     try:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         stat = path.stat()
+        with path.open("rb"):
+            return Stamp(stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise WrongSetting(f"{path}: cannot be read ({error.strerror or error})") from None
-    return Fingerprint(content, stat.st_size, stat.st_mtime_ns)
 
 
-def is_changed(path: Path, before: Fingerprint) -> bool:
-    """Whether the file was written, replaced or removed since its fingerprint, judged by size and time."""
+def is_changed(path: Path, before: Stamp) -> bool:
+    """Whether the file was written, replaced or removed since `before`, judged by size and time."""
     try:
         stat = path.stat()
     except OSError:
         return True
-    return (stat.st_size, stat.st_mtime_ns) != (before.size_bytes, before.modified_ns)
+    return Stamp(stat.st_size, stat.st_mtime_ns) != before
+
+
+def content_hash(path: Path) -> str:
+    """BLAKE2b of the file's bytes. WrongSetting when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise WrongSetting(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def open_source(path: Path, texts: Collection[str]) -> Source:
@@ -111,7 +118,7 @@ def _typed_csv(raw: pl.LazyFrame, texts: Collection[str]) -> pl.LazyFrame:
     columns = raw.collect_schema().names()
     filled = raw.with_columns(pl.when(pl.all() != "").then(pl.all()).name.keep())
     guessed = [column for column in columns if column not in texts]
-    tests = [pl.len().alias("rows")]  # also when there is nothing to guess: the whole file must be readable
+    tests = [pl.col(column).null_count() for column in columns if column in texts]  # all must be readable
     for index, column in enumerate(guessed):
         value = pl.col(column)
         wrong = {

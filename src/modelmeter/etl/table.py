@@ -33,13 +33,9 @@ def check_renames(columns: Collection[str], renames: Mapping[str, str], where: s
     """WrongSetting when a --map names a column that is not there, or two columns would get one name."""
     for column, to in renames.items():
         if column not in columns:
-            raise WrongSetting(
-                f"{where}: --map {column}={to}: there is no column {column!r}{_near(column, columns)}"
-            )
+            raise WrongSetting(f"{where}: --map {column}={to}: there is no column {column!r}{_near(column, columns)}")
         if to in columns and to not in renames:
-            raise WrongSetting(
-                f"{where}: --map {column}={to}: there is a column {to!r} already; map that one as well"
-            )
+            raise WrongSetting(f"{where}: --map {column}={to}: there is a column {to!r} already; map that one as well")
     if len(set(renames.values())) < len(renames):
         raise WrongSetting(f"{where}: --map: two columns are mapped to one field")
 
@@ -62,9 +58,7 @@ def check_schema(schema: Mapping[str, pl.DataType], where: str) -> None:
     for column, dtype in schema.items():
         if column == TIMESTAMP:
             if not isinstance(dtype, (pl.Datetime, pl.Date, pl.String, pl.Null)) and not dtype.is_numeric():
-                raise WrongSetting(
-                    f"{where}: 'timestamp' must be a time, a date, text or a number, but it is {dtype}"
-                )
+                raise WrongSetting(f"{where}: 'timestamp' must be a time, a date, text or a number, but it is {dtype}")
         elif dtype.is_numeric() or isinstance(dtype, pl.Boolean):
             metrics += column not in FIELDS
         elif not isinstance(dtype, (*_TEXTS, pl.Null)):
@@ -123,9 +117,7 @@ def to_times(series: pl.Series) -> pl.Series:
         micros = _integers_to_micros(series.cast(pl.Int64, strict=False))
     else:
         micros = _floats_to_micros(series.cast(pl.Float64, strict=False))
-    inside = (
-        micros.to_frame("t").select(pl.when(pl.col("t").is_between(EARLIEST, LATEST)).then("t")).to_series()
-    )
+    inside = micros.to_frame("t").select(pl.when(pl.col("t").is_between(EARLIEST, LATEST)).then("t")).to_series()
     return inside.cast(_TIME).alias(series.name)
 
 
@@ -155,9 +147,7 @@ def _text_to_micros(texts: pl.Series) -> pl.Series:
     minute = part["date"] + "T" + part["time"].fill_null("00:00") + part["second"].fill_null(":00")
     micros = minute.str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False).to_physical()
     micros += part["fraction"].fill_null("0").str.pad_end(6, "0").cast(pl.Int64)
-    offset = (
-        part["hours"].fill_null("0").cast(pl.Int64) * 60 + part["minutes"].fill_null("0").cast(pl.Int64)
-    ) * 60
+    offset = (part["hours"].fill_null("0").cast(pl.Int64) * 60 + part["minutes"].fill_null("0").cast(pl.Int64)) * 60
     micros -= offset * SECOND * (part["sign"].fill_null("+") + "1").cast(pl.Int64)
     whole = _integers_to_micros(text.cast(pl.Int64, strict=False))
     broken = _floats_to_micros(text.cast(pl.Float64, strict=False))

@@ -1,4 +1,4 @@
-"""POST /events and POST /stats: bodies in, 202 out when durable. A bare Starlette route: it is the hot path."""
+"""POST /events and POST /stats: bodies in, 202 out when durable. Bare ASGI: it is the hot path."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,20 +6,19 @@ from time import time_ns
 
 import msgspec
 import psycopg
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from modelmeter import telemetry
 from modelmeter.batch import Labels, Refused, fingerprint
 from modelmeter.config import Config
 from modelmeter.decoder import Bounds, Decoded, Decoder
-from modelmeter.errors import Busy, Malformed, ModelmeterError, TooLarge, Unavailable, Unsupported
+from modelmeter.errors import Busy, Malformed, ModelmeterError, TooLarge, Unavailable, Unprocessable, Unsupported
 from modelmeter.ingester import Ingester
 from modelmeter.message import id_of_key
 from modelmeter.queue import Backlog, Producer
 from modelmeter.store.registry import read_registry
-from modelmeter.web.body import Disconnected, read_body, unpack
-from modelmeter.web.problem import problem, problem_of
+from modelmeter.web.body import Disconnected, discard_body, read_body, unpack
+from modelmeter.web.problem import problem_of
 from modelmeter.window import SECOND
 
 _JSON = "json"
@@ -56,7 +55,7 @@ class Gate:
         self._streams: set[bytes] = set()
         self._metrics: set[str] = set()
         self._ready = False
-        self._trouble = "starting"
+        self._trouble = "starting; the database has not answered yet"
         self._backlog = Backlog(0, 0, 0, 0)
         self.buffered_bytes = 0
 
@@ -78,7 +77,8 @@ class Gate:
                 self._report()
                 await asyncio.sleep(max(_BACKLOG_SECONDS, 10 * (loop.time() - began)))
             except (psycopg.Error, ModelmeterError, OSError) as error:
-                self._trouble = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                self._trouble = reason if isinstance(error, ModelmeterError) else f"the database is away: {reason}"
                 self._ready = False
                 due = 0
                 await asyncio.sleep(_BACKLOG_SECONDS)
@@ -99,7 +99,7 @@ class Gate:
     def check(self, size: int) -> None:
         """Raise when a body of `size` bytes cannot be taken now."""
         if not self._ready:
-            raise Unavailable(f"the database is away: {self._trouble}", retry_after_seconds=1)
+            raise Unavailable(self._trouble, retry_after_seconds=1)
         if self._backlog.bytes > self._config.queue_limit_bytes:
             raise Busy(
                 f"the queue holds {self._backlog.bytes} bytes, over its limit of {self._config.queue_limit_bytes}; "
@@ -146,7 +146,7 @@ class Ingest:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = await self._respond(scope, receive)
+            await self._respond(scope, receive, send)
         except Disconnected:
             return
         except ModelmeterError as error:
@@ -154,9 +154,9 @@ class Ingest:
             response = problem_of(error)
             if isinstance(error, (TooLarge, Busy)):
                 response.headers["Connection"] = "close"  # the rest of the body is not read
-        await response(scope, receive, send)
+            await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         content_type = encoding = key = b""
         length = 0
         for header, value in scope["headers"]:
@@ -177,9 +177,16 @@ class Ingest:
         if len(key) > _KEY_LIMIT_BYTES:
             raise Malformed(f"the Idempotency-Key is over {_KEY_LIMIT_BYTES} bytes")
         limit = self._config.body_limit_bytes
-        if length > limit:
-            raise TooLarge(f"the body is {length} bytes, over {limit}; send fewer events at a time", limit_bytes=limit)
-        self._gate.check(length)
+        try:
+            if length > limit:
+                raise TooLarge(
+                    f"the body is {length} bytes, over {limit}; send fewer events at a time", limit_bytes=limit
+                )
+            self._gate.check(length)
+        except ModelmeterError:
+            if not any(header == b"expect" for header, _ in scope["headers"]):
+                await discard_body(receive, limit)
+            raise
         self._gate.buffered_bytes += length
         try:
             body = await read_body(receive, limit)
@@ -187,9 +194,17 @@ class Ingest:
                 body = unpack(body, encoding.decode("latin-1"), limit)
             decoded = self._decode(kind, body)
             del body
-            return await self._answer(decoded, key)
+            answer = await self._answer(decoded, key)
         finally:
             self._gate.buffered_bytes -= length
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 202,
+                "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer})
 
     def _decode(self, kind: str, body: bytes) -> Decoded:
         now = time_ns() // 1000
@@ -200,13 +215,12 @@ class Ingest:
             return self._decoder.ndjson(body, bounds)
         return self._decoder.arrow(body, bounds)
 
-    async def _answer(self, decoded: Decoded, key: bytes) -> Response:
+    async def _answer(self, decoded: Decoded, key: bytes) -> bytes:
+        """The body of the 202. Unprocessable when there is nothing to acknowledge."""
         for code, count in decoded.codes.items():
             telemetry.EVENTS_REFUSED.labels(code).inc(count)
         if not decoded.accepted:
-            return problem(
-                422,
-                "Nothing could be kept",
+            raise Unprocessable(
                 decoded.refusals[0].detail,
                 batch_id=None,
                 accepted=0,
@@ -216,5 +230,4 @@ class Ingest:
         key_id = id_of_key(key.decode("latin-1")) if key else None
         batch_id = await self._ingester.submit(decoded.batches, key_id)
         telemetry.EVENTS_ACCEPTED.inc(decoded.accepted)
-        answer = _Answer(batch_id, decoded.accepted, decoded.rejected, list(decoded.refusals))
-        return Response(_encode(answer), 202, media_type="application/json")
+        return _encode(_Answer(batch_id, decoded.accepted, decoded.rejected, list(decoded.refusals)))

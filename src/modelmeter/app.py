@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmeter import __version__, telemetry
@@ -19,14 +20,14 @@ from modelmeter.ingester import Ingester
 from modelmeter.notify.log import AlertLog
 from modelmeter.queue import Consumer, Producer
 from modelmeter.reader import Reader
-from modelmeter.rule import read_rules
+from modelmeter.rule import DEFAULT_RULES, read_rules
 from modelmeter.runner import Leadership, Stop, run_loop
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer
 from modelmeter.store.writer import Catalog
 from modelmeter.web import events, health, prometheus, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
-from modelmeter.web.problem import on_error
+from modelmeter.web.problem import on_error, on_http_error
 from modelmeter.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ def make_api(config: Config) -> ASGIApp:
 
     api = FastAPI(title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION)
     api.add_exception_handler(ModelmeterError, on_error)
+    api.add_exception_handler(HTTPException, on_http_error)
     api.include_router(stats.make_router(reader))
     api.include_router(events.make_router(reader))
     api.include_router(prometheus.make_router(config, reader))
@@ -144,7 +146,7 @@ def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
     stop = Stop()
     stop.install()
-    alerts = AlertLog(read_rules(config.rules) if config.rules else [], config.alert_lines_per_second)
+    alerts = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
     consumer = make_consumer(config)
     catalog = Catalog(config.database_url)
     worker = Worker(config, consumer, catalog, alerts.look_at)

@@ -52,7 +52,7 @@ app = typer.Typer(
 )
 dead_letters = typer.Typer(
     no_args_is_help=True,
-    help="Messages that could not be stored: look, try again, drop. They are in the database, so its URL is needed.",
+    help="Messages that could not be stored: look, try again, drop. In the `serve` on --data-dir or --database-url.",
 )
 rules_app = typer.Typer(no_args_is_help=True, help="The rules file: an example, and a check before it is used.")
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel=_UPKEEP)
@@ -92,10 +92,15 @@ def _settings(*, needs_database: bool = True, **overrides: Any) -> Config:
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     if needs_database and not config.database_url:
-        raise WrongSetting(
-            "database_url: needed here; give --database-url or MODELMETER_DATABASE_URL "
-            "(only `modelmeter serve` brings its own Postgres)"
-        )
+        from modelmeter.store.embedded import running_conninfo  # noqa: PLC0415
+
+        running = running_conninfo(config.data_dir)
+        if running is None:
+            raise WrongSetting(
+                "database_url: needed here; give --database-url or MODELMETER_DATABASE_URL "
+                f"(only `modelmeter serve` brings its own Postgres, and none runs on {config.data_dir})"
+            )
+        config = config.model_copy(update={"database_url": running})
     if config.database_url:
         from psycopg import ProgrammingError  # noqa: PLC0415
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
@@ -304,12 +309,12 @@ def check_rules(file: Annotated[Path, typer.Argument(help="The rules file.")]) -
 
 
 @dead_letters.command("list")
-def list_dead_letters(database_url: DatabaseUrl = None) -> None:
+def list_dead_letters(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
     """The dead letters, newest first, with their reasons."""
     from modelmeter.store.dead_letters import DeadLetters  # noqa: PLC0415
 
     table = Table("id", "died at", "events", "bytes", "reason")
-    for letter in DeadLetters(_settings(database_url=database_url).database_url).newest():
+    for letter in DeadLetters(_settings(database_url=database_url, data_dir=data_dir).database_url).newest():
         table.add_row(
             str(letter.id),
             letter.died_at.isoformat(timespec="seconds"),
@@ -331,21 +336,27 @@ def _chosen(ids: list[int] | None, every: bool) -> list[int] | None:
 
 
 @dead_letters.command("retry")
-def retry_dead_letters(ids: Ids = None, every: All = False, database_url: DatabaseUrl = None) -> None:
+def retry_dead_letters(
+    ids: Ids = None, every: All = False, database_url: DatabaseUrl = None, data_dir: DataDir = None
+) -> None:
     """Put them back on the queue. What was counted already is not counted again."""
     from modelmeter.store.dead_letters import DeadLetters  # noqa: PLC0415
 
     chosen = _chosen(ids, every)
-    print(f"{DeadLetters(_settings(database_url=database_url).database_url).retry(chosen)} back on the queue")
+    letters = DeadLetters(_settings(database_url=database_url, data_dir=data_dir).database_url)
+    print(f"{letters.retry(chosen)} back on the queue")
 
 
 @dead_letters.command("drop")
-def drop_dead_letters(ids: Ids = None, every: All = False, database_url: DatabaseUrl = None) -> None:
+def drop_dead_letters(
+    ids: Ids = None, every: All = False, database_url: DatabaseUrl = None, data_dir: DataDir = None
+) -> None:
     """Drop them for good."""
     from modelmeter.store.dead_letters import DeadLetters  # noqa: PLC0415
 
     chosen = _chosen(ids, every)
-    print(f"{DeadLetters(_settings(database_url=database_url).database_url).drop(chosen)} dropped")
+    letters = DeadLetters(_settings(database_url=database_url, data_dir=data_dir).database_url)
+    print(f"{letters.drop(chosen)} dropped")
 
 
 def main() -> None:

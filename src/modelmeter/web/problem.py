@@ -1,6 +1,7 @@
 """Errors as application/problem+json (RFC 9457)."""
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +18,18 @@ def problem_of(error: ModelmeterError) -> Response:
     response = problem(error.status, error.title, error.detail, **error.extra)
     if isinstance(error, Busy):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
+    return response
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """The same form for what the router refuses: an unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    detail = {
+        404: f"there is nothing at {request.url.path}; /docs lists what there is",
+        405: f"{request.method} is not for {request.url.path}; /docs lists what is",
+    }.get(error.status_code, error.detail)
+    response = problem(error.status_code, error.detail, detail)
+    response.headers.update(error.headers or {})
     return response
 
 

@@ -1,6 +1,9 @@
 """Errors as application/problem+json (RFC 9457)."""
 
+from http import HTTPStatus
+
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,3 +27,16 @@ async def on_error(_request: Request, error: Exception) -> Response:
     """Starlette's handler for our own errors."""
     assert isinstance(error, ModelmeterError)
     return problem_of(error)
+
+
+async def on_http_error(_request: Request, error: Exception) -> Response:
+    """Starlette's own: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    response = problem(error.status_code, HTTPStatus(error.status_code).phrase, error.detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def on_bug(_request: Request, _error: Exception) -> Response:
+    """A bug; the server logs it."""
+    return problem(500, "Internal error", "this is a bug of modelmeter; the server's log has more")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
 from modelmeter.errors import NotFound
-from modelmeter.reader import Event, Reader, cover
+from modelmeter.fold import cover
+from modelmeter.reader import Event, Reader
 from modelmeter.window import DAY, HOUR, LATEST, MINUTE, RESOLUTIONS, SECOND, Span, ceil, floor
 from tests.history import (
     NOON,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import psycopg
@@ -44,9 +45,9 @@ class Served:
 
 
 @contextmanager
-def serve(database_url: str, *, ready: bool = True, **settings: object) -> Iterator[Served]:
+def serve(database_url: str, *, ready: bool = True, **settings: Any) -> Iterator[Served]:
     """A server in a thread, until the block ends."""
-    config = Config(database_url=database_url, **settings)  # type: ignore[arg-type]
+    config = Config(database_url=database_url, **settings)
     server = uvicorn.Server(
         uvicorn.Config(
             make_api(config), host="127.0.0.1", port=0, log_config=None, http="httptools", lifespan="on", ws="none"

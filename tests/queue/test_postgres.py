@@ -105,6 +105,7 @@ def test_a_slot_with_a_transaction_in_flight_is_never_truncated_and_never_waited
     with psycopg.connect(database_url, autocommit=True) as other:
         assert size(other, slot) > 0
     if doing == "claim":
+        assert claim is not None
         claim.release()
     else:
         connection.execute("COMMIT")

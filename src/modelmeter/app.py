@@ -27,7 +27,8 @@ from modelmeter.store.writer import Catalog
 from modelmeter.web import events, health, prometheus, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
-from modelmeter.web.problem import on_error, on_http_error
+from modelmeter.web.path import as_sent
+from modelmeter.web.problem import on_bug, on_error, on_http_error
 from modelmeter.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -72,9 +73,12 @@ def make_api(config: Config) -> ASGIApp:
         await producer.close()
         reader.close()
 
-    api = FastAPI(title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION)
+    api = FastAPI(
+        title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION, redirect_slashes=False
+    )
     api.add_exception_handler(ModelmeterError, on_error)
     api.add_exception_handler(HTTPException, on_http_error)
+    api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader))
     api.include_router(events.make_router(reader))
     api.include_router(prometheus.make_router(config, reader))
@@ -87,7 +91,7 @@ def make_api(config: Config) -> ASGIApp:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _INGEST_PATHS:
             await ingest(scope, receive, send)
         else:
-            await api(scope, receive, send)
+            await api(as_sent(scope) if scope["type"] == "http" else scope, receive, send)
 
     return application
 

@@ -1,5 +1,7 @@
 """Errors as application/problem+json (RFC 9457)."""
 
+from http import HTTPStatus
+
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -28,7 +30,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         404: f"there is nothing at {request.url.path}; /docs lists what there is",
         405: f"{request.method} is not for {request.url.path}; /docs lists what is",
     }.get(error.status_code, error.detail)
-    response = problem(error.status_code, error.detail, detail)
+    response = problem(error.status_code, HTTPStatus(error.status_code).phrase, detail)
     response.headers.update(error.headers or {})
     return response
 
@@ -37,3 +39,8 @@ async def on_error(_request: Request, error: Exception) -> Response:
     """Starlette's handler for our own errors."""
     assert isinstance(error, ModelmeterError)
     return problem_of(error)
+
+
+async def on_bug(_request: Request, _error: Exception) -> Response:
+    """A bug; the server logs it."""
+    return problem(500, "Internal error", "this is a bug of modelmeter; the server's log has more")

@@ -153,7 +153,8 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         response.headers["Server-Timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
         return response
 
-    @router.api_route("/query", methods=["GET", "POST"], summary="A PromQL query at one instant")
+    @router.post("/query", summary="A PromQL query at one instant")
+    @router.get("/query", summary="A PromQL query at one instant")
     async def query(request: Request) -> Response:
         def respond(parameters: Parameters) -> object:
             now = time.time_ns() // 1_000_000 * 1000
@@ -163,7 +164,8 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
 
         return await guarded(request, respond)
 
-    @router.api_route("/query_range", methods=["GET", "POST"], summary="A PromQL query over a range of steps")
+    @router.post("/query_range", summary="A PromQL query over a range of steps")
+    @router.get("/query_range", summary="A PromQL query over a range of steps")
     async def query_range(request: Request) -> Response:
         def respond(parameters: Parameters) -> object:
             start, end = _instant(parameters, "start"), _instant(parameters, "end")
@@ -189,7 +191,8 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
             source = SeriesSource(connection, catalog, 0)
             return source.series(selectors or [()], span)
 
-    @router.api_route("/series", methods=["GET", "POST"], summary="The series that match")
+    @router.post("/series", summary="The series that match")
+    @router.get("/series", summary="The series that match")
     async def series(request: Request) -> Response:
         async def respond(parameters: Parameters) -> Response:
             if not parameters.get(_MATCH):
@@ -199,7 +202,8 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
 
         return await guarded(request, respond)
 
-    @router.api_route("/labels", methods=["GET", "POST"], summary="The label names")
+    @router.post("/labels", summary="The label names")
+    @router.get("/labels", summary="The label names")
     async def labels(request: Request) -> Response:
         async def respond(parameters: Parameters) -> Response:
             found = await run_in_threadpool(known_series, parameters)
@@ -242,7 +246,8 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         }
         return _answer(msgspec.json.encode(known))
 
-    @router.api_route("/format_query", methods=["GET", "POST"], summary="A query, prettily")
+    @router.post("/format_query", summary="A query, prettily")
+    @router.get("/format_query", summary="A query, prettily")
     async def formatted(request: Request) -> Response:
         return await guarded(
             request, lambda parameters: _answer(msgspec.json.encode(format_query(_one(parameters, "query"))))

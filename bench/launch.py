@@ -201,3 +201,12 @@ def modelmeter(**settings: object) -> Iterator[Server]:
 
             wait_until(ready, "modelmeter serve to be ready", seconds=60, log=log)
             yield Server(port, conninfo, {process.pid: "serve", postmaster: "postgres"}, log)
+        _show_errors(log)
+
+
+def _show_errors(log: Path) -> None:
+    """A server that logs errors has no numbers to be proud of: say so."""
+    lines = log.read_text(errors="replace").splitlines()
+    errors = [line for line in lines if " ERROR " in line]
+    if errors:
+        print(f"bench: the server logged {len(errors)} errors, at last: {errors[-1]}", file=sys.stderr)

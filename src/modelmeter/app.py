@@ -23,7 +23,7 @@ from modelmeter.rule import read_rules
 from modelmeter.runner import Leadership, Stop, run_loop
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer
 from modelmeter.store.writer import Catalog
-from modelmeter.web import events, health, stats
+from modelmeter.web import events, health, prometheus, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.problem import on_error
@@ -75,6 +75,7 @@ def make_api(config: Config) -> ASGIApp:
     api.add_exception_handler(ModelmeterError, on_error)
     api.include_router(stats.make_router(reader))
     api.include_router(events.make_router(reader))
+    api.include_router(prometheus.make_router(config, reader))
     api.include_router(health.make_router(gate))
     events.describe_ingest(api)
     ingest = Ingest(config, gate, ingester)

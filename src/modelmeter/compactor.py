@@ -6,26 +6,30 @@ anywhere, run beside the workers and while late events come, and no answer chang
 
 import logging
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import psycopg
 from psycopg import sql
 
 from modelmeter import rollup, telemetry
-from modelmeter.chunk import pack_chunk, unpack_floats, unpack_ints
+from modelmeter.chunk import Chunk, pack_chunk, unpack_floats, unpack_ints
 from modelmeter.config import Config
 from modelmeter.rollup import Rollups
 from modelmeter.store.rollups import RESOLUTION_TABLES, SELECTED, copy_out, take_rollups
 from modelmeter.store.sql import load
 from modelmeter.store.writer import Catalog, write_chunks, write_rollups
-from modelmeter.window import MINUTE, RESOLUTIONS, SECOND, floor, to_datetime
+from modelmeter.window import LATEST, RESOLUTIONS, SECOND, floor, to_datetime
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 log = logging.getLogger(__name__)
 
 SQL = load("compact.sql")
+_FOLDS = {"rollup_partial_1m": ("1m", "1h", "1d"), "rollup_partial_1h": ("1h", "1d")}
 _STEP_PARTIALS = 20_000
 _PRESSURE_PARTIALS = 20_000
 _SETTLE = 5 * SECOND
@@ -38,7 +42,7 @@ class Compactor:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._connection: Connection | None = None
         self._catalog = Catalog(config.database_url)
         self._chunks_due = 0.0
         self._ledger_due = 0.0
@@ -56,7 +60,8 @@ class Compactor:
             )
         now = time.time_ns() // 1000 if now is None else now
         try:
-            if self._fold(self._connection, now):
+            more = [self._fold(self._connection, now, table, resolutions) for table, resolutions in _FOLDS.items()]
+            if any(more):
                 return True
             monotonic = time.monotonic()
             if monotonic >= self._chunks_due:
@@ -73,35 +78,47 @@ class Compactor:
             raise
         return False
 
-    def _fold(self, connection: psycopg.Connection[tuple[Any, ...]], now: int) -> bool:
-        """Partials of closed minutes; under pressure, of open ones too."""
+    def _fold(self, connection: Connection, now: int, partial_table: str, resolutions: Sequence[str]) -> bool:
+        """Partials of closed windows into each of `resolutions`; under pressure, those of open windows too."""
+
+        def statement(name: str, **parts: sql.Composable) -> sql.Composed:
+            return sql.SQL(SQL[name].decode()).format(table=sql.Identifier(partial_table), **parts)
+
+        width = RESOLUTIONS[resolutions[0]]
         with connection.transaction():
-            row = connection.execute(SQL["count_partials"], (_PRESSURE_PARTIALS,)).fetchone()
+            row = connection.execute(statement("count_partials", limit=sql.Literal(_PRESSURE_PARTIALS))).fetchone()
             waiting = row[0] if row else 0
             if not waiting:
                 return False
-            before = now + 3600 * SECOND if waiting >= _PRESSURE_PARTIALS else floor(now - _SETTLE, MINUTE)
-            query = sql.SQL(SQL["take_partials"].decode().rstrip(";")).format(
-                before=sql.Literal(to_datetime(before)), limit=sql.Literal(_STEP_PARTIALS), columns=SELECTED
+            before = LATEST if waiting >= _PRESSURE_PARTIALS else floor(now - _SETTLE, width)
+            partials = copy_out(
+                connection,
+                statement(
+                    "take_partials",
+                    before=sql.Literal(to_datetime(before)),
+                    limit=sql.Literal(_STEP_PARTIALS),
+                    columns=SELECTED,
+                ),
             )
-            partials = copy_out(connection, query)
             if not len(partials):
                 return False
-            self._catalog.make_partitions(partials.window, *RESOLUTION_TABLES.values())
-            folded = rollup.merge(partials)
-            for resolution, table in RESOLUTION_TABLES.items():
+            self._catalog.make_partitions(partials.window, *(RESOLUTION_TABLES[name] for name in resolutions))
+            folded = partials
+            for resolution in resolutions:
                 folded = rollup.merge(rollup.coarsen(folded, RESOLUTIONS[resolution]))
+                table = RESOLUTION_TABLES[resolution]
                 standing = take_rollups(connection, table, folded)
-                write_rollups(
-                    connection, rollup.merge(rollup.concat([standing, folded])) if len(standing) else folded, table
-                )
+                rows = rollup.merge(rollup.concat([standing, folded])) if len(standing) else folded
+                write_rollups(connection, rows, table)
             self._add_totals(connection, folded)
         telemetry.COMPACTED_ROLLUPS.inc(len(partials))
         return len(partials) >= _STEP_PARTIALS
 
     @staticmethod
-    def _add_totals(connection: psycopg.Connection[tuple[Any, ...]], folded: Rollups) -> None:
+    def _add_totals(connection: Connection, folded: Rollups) -> None:
         rows = np.flatnonzero(folded.metric == rollup.EVENTS)
+        if not rows.size:  # a step may hold partials of metrics only
+            return
         streams = folded.stream[rows]
         starts = rollup.group_starts(streams)
         connection.execute(
@@ -114,26 +131,29 @@ class Compactor:
             ),
         )
 
-    def _join(self, connection: psycopg.Connection[tuple[Any, ...]], now: int) -> bool:
+    def _join(self, connection: Connection, now: int) -> bool:
         """Small chunks of one stream, day and size class into larger ones; of a day that is over, all of them."""
         small = self._config.chunk_target_events // 2
         today = to_datetime(floor(now - 3600 * SECOND, RESOLUTIONS["1d"]))
         with connection.transaction():
             groups = connection.execute(SQL["small_chunks"], {"small": small, "today": today}).fetchall()
-        for stream, day, metrics, low, high in groups:
+        for stream, metrics, day, minutely, low, high in groups:
+            scope = {"stream": stream, "metrics": metrics, "day": day, "minutely": minutely, "low": low, "high": high}
             with connection.transaction():
                 cursor = connection.execute(
                     SQL["take_chunks"],
-                    {"stream": stream, "day": day, "metrics": metrics, "low": low, "high": high, "small": small},
+                    scope | {"small": small},
                     binary=True,
                 )
                 rows = cursor.fetchall()
-                write_chunks(connection, join_chunks(stream, rows, self._config.chunk_target_events))
+                write_chunks(connection, join_chunks(stream, rows, self._config.chunk_target_events, minutely=minutely))
                 telemetry.COMPACTED_CHUNKS.inc(len(rows))
         return bool(groups)
 
 
-def join_chunks(stream_id: int, rows: list[tuple[datetime, int, list[int], list[bytes]]], target: int) -> list[Any]:
+def join_chunks(
+    stream_id: int, rows: list[tuple[datetime, int, list[int], list[bytes]]], target: int, *, minutely: bool
+) -> list[Chunk]:
     """Chunks of one stream and day, (stored_at, count, metrics, columns) each, as few of about `target` events.
 
     Events of the same time stay in the order in which they were stored. Chunks of other metrics stay apart.
@@ -141,7 +161,7 @@ def join_chunks(stream_id: int, rows: list[tuple[datetime, int, list[int], list[
     shapes: dict[tuple[int, ...], list[tuple[datetime, int, list[int], list[bytes]]]] = {}
     for row in sorted(rows, key=lambda row: row[0]):
         shapes.setdefault(tuple(row[2]), []).append(row)
-    joined = []
+    joined: list[Chunk] = []
     for metrics, alike in shapes.items():
         timestamp = np.concatenate([unpack_ints(columns[0], count) for _, count, _, columns in alike])
         order = timestamp.argsort(kind="stable")
@@ -153,7 +173,9 @@ def join_chunks(stream_id: int, rows: list[tuple[datetime, int, list[int], list[
         pieces = max(round(timestamp.size / target), 1)
         borders = np.linspace(0, timestamp.size, pieces + 1).astype(int).tolist()
         joined += [
-            pack_chunk(stream_id, metrics, timestamp[start:end], [column[start:end] for column in values])
+            pack_chunk(
+                stream_id, metrics, timestamp[start:end], [column[start:end] for column in values], minutely=minutely
+            )
             for start, end in pairwise(borders)
         ]
     return joined

@@ -94,12 +94,12 @@ def decode(data: bytes | memoryview) -> Message:
             unpack_ints(columns.timestamp, columns.count),
             {name: unpack_floats(packed, columns.count) for name, packed in columns.metrics.items()},
         )
-        if columns.count and stream.max() >= len(columns.streams):
-            raise ValueError("a message whose stream codes do not fit its streams")
         batches.append(batch)
     for keyed in wire.keyed:
         if not (0 <= keyed.batch < len(batches) and 0 <= keyed.start <= keyed.stop <= len(batches[keyed.batch])):
             raise ValueError("a message whose keyed rows lie outside it")
+    if any(len(one) != 16 for one in (wire.id, *(keyed.id for keyed in wire.keyed))):
+        raise ValueError("a message with an id that has not 16 bytes")
     return Message(wire.id, wire.received_at, wire.keyed, batches)
 
 

@@ -6,8 +6,9 @@ and the same on every machine. A quantile read from bins is within 1.1 % of the 
 (https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram).
 """
 
+import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +28,20 @@ _CELLS_PER_OCTAVE = 2 ** (52 - _SHIFT)
 _SMALLEST_NORMAL = np.finfo(np.float64).tiny
 
 
+def _border(number: int) -> int:
+    """floor((2^(number/32) - 1) 2^52): the last mantissa at or below a bin's border. 2^52 for 32: the next octave.
+
+    The root of degree 32 is five square roots; a floor of floors is exact. Floats are not: exp2 is off by one for 12.
+    """
+    power: int = 1 << (52 * BINS_PER_OCTAVE + number)
+    for _ in range(SCALE):
+        power = math.isqrt(power)
+    return power - (1 << 52)
+
+
 def _tables() -> tuple[NDArray[np.int32], Ints]:
     """For each cell (the upper 20 bits of a float): the bin at its start, and the bits where the next bin begins."""
-    borders = np.floor((np.exp2(np.arange(BINS_PER_OCTAVE + 1) / BINS_PER_OCTAVE) - 1) * 2.0**52)
-    borders = borders.astype(np.int64)  # 2^52 for the last: it is the next octave
+    borders = np.array([_border(number) for number in range(BINS_PER_OCTAVE + 1)])
     starts = np.arange(_CELLS_PER_OCTAVE, dtype=np.int64) << _SHIFT
     first = np.searchsorted(borders, starts, side="right") - 1
     exponents = np.arange(2048, dtype=np.int64)
@@ -146,8 +157,16 @@ def quantiles(sketch: Sketch, qs: Iterable[float], low: float, high: float) -> l
             right = high
         if below >= total - 1:
             left = high
-        answers.append(float(left + (right - left) * (rank - below)) if left != right else float(left))
+        answers.append(_between(float(left), float(right), rank - below))
     return answers
+
+
+def _between(left: float, right: float, share: float) -> float:
+    """The value at `share` in [0, 1) of the way from left to right; no rounding or overflow carries it past them."""
+    way = right - left
+    if math.isinf(way):
+        return left * (1 - share) + right * share
+    return min(left + way * share, right)
 
 
 # The stored form. Byte 0: bits 0-1 log2 of the bytes a count takes, bit 2 list form, bit 3 negatives, bit 4 zeros.
@@ -210,6 +229,73 @@ def decode(data: bytes) -> Sketch:
     return Sketch(*_decode_side(view[at:], flags), zeros, *negative)
 
 
+def decode_many(encoded: Sequence[bytes]) -> tuple[Ints, Ints, Ints]:
+    """All bins in use of many stored sketches at once: (row, signed bin, count), each of shape (n,).
+
+    A signed bin is a place on one line of numbers: ABOVE_ALL + i for the positive bin i, 0 for zeros, and
+    -(ABOVE_ALL + i) for a negative one. A bin may come in several parts of one count each.
+    """
+    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+    octets = np.frombuffer(b"".join(encoded), np.uint8).astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    flags = np.zeros_like(starts)
+    flags[lengths > 0] = octets[starts[lengths > 0]]
+    parts: list[tuple[Ints, Ints, Ints]] = []
+    with_zeros = (flags & _ZEROS) > 0
+    rows = np.flatnonzero(with_zeros)
+    if rows.size:
+        counts = _little_endian(octets, starts[rows] + 1, 8)
+        parts.append((rows, np.zeros(rows.size, np.int64), counts))
+    for number in np.flatnonzero(flags & _NEGATIVE).tolist():
+        one = decode(encoded[number])
+        for sign, low, its_counts in ((-1, one.negative_offset, one.negative_counts), (1, one.offset, one.counts)):
+            used = np.flatnonzero(its_counts)
+            parts.append((np.full(used.size, number), sign * (used + low + ABOVE_ALL), its_counts[used]))
+    begins = starts + 1 + 8 * with_zeros
+    room = starts + lengths - begins
+    plain = ((flags & _NEGATIVE) == 0) & (room > 0)
+    rows = np.flatnonzero(plain & ((flags & _LIST) > 0))
+    if rows.size:
+        row, at = _runs(rows, begins[rows], room[rows] // 4, 4)
+        parts.append((row, _signed(_little_endian(octets, at, 4)) + ABOVE_ALL, np.ones(row.size, np.int64)))
+    for code in range(4):
+        rows = np.flatnonzero(plain & ((flags & (_LIST | 3)) == code))
+        if rows.size:
+            sizes = (room[rows] - 4) >> code
+            row, at = _runs(rows, begins[rows] + 4, sizes, 1 << code)
+            low = np.repeat(_signed(_little_endian(octets, begins[rows], 4)), sizes)
+            counts = _little_endian(octets, at, 1 << code)
+            place = (at - np.repeat(begins[rows] + 4, sizes)) >> code
+            used = np.flatnonzero(counts)
+            parts.append((row[used], (low + place + ABOVE_ALL)[used], counts[used]))
+    if not parts:
+        return EMPTY.counts, EMPTY.counts, EMPTY.counts
+    rows, bins, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return rows, bins, counts
+
+
+ABOVE_ALL = 1 << 17
+"""Larger than any bin's number, so that the signed bins of the two signs never meet."""
+
+
+def _runs(rows: Ints, begins: Ints, sizes: Ints, width: int) -> tuple[Ints, Ints]:
+    """Each row as often as its size, and where each of its elements of `width` bytes begins."""
+    ends = np.cumsum(sizes)
+    within = np.arange(int(ends[-1])) - np.repeat(ends - sizes, sizes)
+    return np.repeat(rows, sizes), np.repeat(begins, sizes) + within * width
+
+
+def _little_endian(octets: Ints, at: Ints, width: int) -> Ints:
+    value = octets[at]
+    for byte in range(1, width):
+        value = value | octets[at + byte] << (8 * byte)
+    return value
+
+
+def _signed(value: Ints) -> Ints:
+    return value - ((value >> 31) << 32)
+
+
 def encode_groups(values: Floats, starts: Ints) -> list[bytes]:
     """The stored sketches of consecutive groups of finite values; group g is `values[starts[g]:starts[g + 1]]`.
 
@@ -234,7 +320,7 @@ def _encode_positive(bins: NDArray[np.int32], starts: Ints, sizes: Ints, zeros: 
         lows[filled] = np.minimum.reduceat(bins, starts[filled])
         highs[filled] = np.maximum.reduceat(bins, starts[filled])
     lengths = highs - lows + 1
-    listed = sizes * 4 <= 4 + lengths  # a width over one byte needs more values than the list form can win with
+    listed = sizes * 4 <= 4 + lengths
     dense = np.flatnonzero(~listed)
     counts_at = np.zeros(starts.size, np.int64)
     counts = np.zeros(0, np.int64)
@@ -251,6 +337,7 @@ def _encode_positive(bins: NDArray[np.int32], starts: Ints, sizes: Ints, zeros: 
             counts = np.bincount(where if dense.size == starts.size else where[~listed[group]])
         largest[dense] = np.maximum.reduceat(counts, counts_at[dense])
     codes = np.digitize(largest, (2**8, 2**16, 2**32))
+    listed |= sizes * 4 <= 4 + (lengths << codes)
     narrowed: dict[int, bytes] = {code: counts.astype(_WIDTHS[code]).tobytes() for code in set(codes[dense].tolist())}
     raw_bins = bins.astype(_BIN).tobytes()
     encoded = []

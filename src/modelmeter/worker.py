@@ -30,7 +30,7 @@ from modelmeter.message import Message, decode, rows_without
 from modelmeter.queue import Claim, Consumer
 from modelmeter.rollup import Rollups
 from modelmeter.store.writer import Catalog, remember_batches, write_chunks, write_rollups
-from modelmeter.window import DAY, MINUTE
+from modelmeter.window import DAY, HOUR, MINUTE, SECOND
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Worker:
         self._consumer = consumer
         self._catalog = catalog
         self._on_stored = on_stored
+        self._shortest_span = int(max(config.freshness_seconds, 0.05) * SECOND)
         self._careful = 0  # so many messages are taken one by one, since one of them cannot be stored
 
     def run_once(self) -> Stored | None:
@@ -142,14 +143,13 @@ class Worker:
             batches += rows_without(message, twice) if twice else message.batches
             seen |= its_ids  # the same id twice in one claim counts once as well
         chunks: list[Chunk] = []
-        partials: list[Rollups] = []
+        partials: dict[str, list[Rollups]] = {"rollup_partial_1m": [], "rollup_partial_1h": []}
         for batch in _by_shape(batches):
-            some_chunks, some_partials = self._pack(batch)
-            chunks += some_chunks
-            partials += some_partials
-        if partials:
-            write_chunks(claim.connection, chunks)
-            write_rollups(claim.connection, rollup.concat(partials))
+            self._pack(batch, chunks, partials)
+        write_chunks(claim.connection, chunks)
+        for table, some in partials.items():
+            if some:
+                write_rollups(claim.connection, rollup.concat(some), table)
         oldest = min((message.received_at for message in messages), default=0)
         return (
             Stored(
@@ -161,8 +161,8 @@ class Worker:
             batches,
         )
 
-    def _pack(self, batch: Batch) -> tuple[list[Chunk], list[Rollups]]:
-        """Chunks and partials of events that share their metric names."""
+    def _pack(self, batch: Batch, chunks: list[Chunk], partials: dict[str, list[Rollups]]) -> None:
+        """Chunks and partials of events that share their metric names, added to what is there."""
         stream = self._catalog.stream_ids(batch.streams)[batch.stream]
         metric_ids = self._catalog.metric_ids(batch.metrics)
         order = sort_order(stream, batch.timestamp)
@@ -170,21 +170,38 @@ class Worker:
             stream = stream[order]
             batch = take(batch, order)
         timestamp = batch.timestamp
-        self._catalog.make_partitions(timestamp, "chunk")
-        minute = _windows(timestamp, MINUTE)
-        day = _windows(timestamp, DAY)
-        chunk_starts = rollup.group_starts(stream, day)
-        chunk_ends = np.append(chunk_starts[1:], timestamp.size)
         columns = list(batch.metrics.values())
-        chunks = [
-            pack_chunk(int(stream[start]), metric_ids, timestamp[start:end], [column[start:end] for column in columns])
-            for start, end in zip(chunk_starts.tolist(), chunk_ends.tolist(), strict=True)
-        ]
-        starts = rollup.group_starts(stream, minute)
-        partials = [rollup.fold_events(stream, minute, timestamp, starts)]
-        for metric_id, column in zip(metric_ids, columns, strict=True):
-            partials.append(rollup.fold_metric(stream, metric_id, minute, timestamp, column, starts))
-        return chunks, partials
+        self._catalog.make_partitions(timestamp, "chunk")
+        starts = rollup.group_starts(stream, _windows(timestamp, DAY))
+        ends = np.append(starts[1:], timestamp.size)
+        spans = np.maximum(timestamp[ends - 1] - timestamp[starts], self._shortest_span)
+        minutely = (ends - starts) * SECOND >= self._config.minutely_rate * spans
+        for start, end, flag in zip(starts.tolist(), ends.tolist(), minutely.tolist(), strict=True):
+            some = [column[start:end] for column in columns]
+            chunks.append(pack_chunk(int(stream[start]), metric_ids, timestamp[start:end], some, minutely=flag))
+        for table, width, flag in (("rollup_partial_1m", MINUTE, True), ("rollup_partial_1h", HOUR, False)):
+            rows = slice(None) if (minutely == flag).all() else np.repeat(minutely == flag, ends - starts)
+            if (minutely == flag).any():
+                partials[table] += _fold(stream[rows], timestamp[rows], metric_ids, [c[rows] for c in columns], width)
+
+
+def _fold(
+    stream: NDArray[np.int32],
+    timestamp: NDArray[np.int64],
+    metric_ids: Sequence[int],
+    columns: Sequence[NDArray[np.float64]],
+    width: int,
+) -> list[Rollups]:
+    """Partials of windows of `width`; the events sorted by stream, then time."""
+    window = _windows(timestamp, width)
+    starts = rollup.group_starts(stream, window)
+    return [
+        rollup.fold_events(stream, window, timestamp, starts),
+        *(
+            rollup.fold_metric(stream, metric_id, window, timestamp, column, starts)
+            for metric_id, column in zip(metric_ids, columns, strict=True)
+        ),
+    ]
 
 
 def _by_shape(batches: Sequence[Batch]) -> list[Batch]:

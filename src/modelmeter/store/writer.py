@@ -97,13 +97,14 @@ def write_chunks(connection: Connection, chunks: Sequence[Chunk]) -> None:
             copy.write(chunk_rows(chunks))
 
 
-def write_rollups(connection: Connection, rollups: Rollups, table: str = "rollup_partial") -> None:
+def write_rollups(connection: Connection, rollups: Rollups, table: str) -> None:
     """In the transaction that `connection` has open; their partitions must stand."""
     if len(rollups):
-        with connection.cursor().copy(SQL["copy_rollups"].replace(b"rollup_partial", table.encode())) as copy:
+        with connection.cursor().copy(SQL["copy_rollups"].replace(b"{table}", table.encode())) as copy:
             copy.write(rollup_rows(rollups))
 
 
 def bury(connection: Connection, payload: bytes, events: int, reason: str) -> None:
     """A message that cannot be stored goes to the dead letters, in the transaction that `connection` has open."""
-    connection.execute(SQL["bury"], (reason, events, payload))
+    readable = reason.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    connection.execute(SQL["bury"], (readable, events, payload))

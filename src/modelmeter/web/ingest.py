@@ -6,20 +6,19 @@ from time import time_ns
 
 import msgspec
 import psycopg
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from modelmeter import telemetry
 from modelmeter.batch import Labels, Refused, fingerprint
 from modelmeter.config import Config
 from modelmeter.decoder import Bounds, Decoded, Decoder
-from modelmeter.errors import Busy, Malformed, ModelmeterError, TooLarge, Unavailable, Unsupported
+from modelmeter.errors import Busy, Malformed, ModelmeterError, TooLarge, Unavailable, Unprocessable, Unsupported
 from modelmeter.ingester import Ingester
 from modelmeter.message import id_of_key
 from modelmeter.queue import Backlog, Producer
 from modelmeter.store.registry import read_registry
 from modelmeter.web.body import Disconnected, discard_body, read_body, unpack
-from modelmeter.web.problem import problem, problem_of
+from modelmeter.web.problem import problem_of
 from modelmeter.window import SECOND
 
 _JSON = "json"
@@ -107,7 +106,12 @@ class Gate:
                 "the workers are behind",
                 retry_after_seconds=5,
             )
-        if self.buffered_bytes + size > self._config.ingest_buffer_limit_bytes and self.buffered_bytes:
+        self.check_buffer(size)
+
+    def check_buffer(self, size: int, mine: int = 0) -> None:
+        """Raise when `size` bytes are too many beside the bodies in hand, of which `mine` are the same body's."""
+        others = self.buffered_bytes - mine
+        if others and others + size > self._config.ingest_buffer_limit_bytes:
             raise Busy(
                 f"over {self._config.ingest_buffer_limit_bytes} bytes of requests are in hand", retry_after_seconds=1
             )
@@ -147,7 +151,7 @@ class Ingest:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = await self._respond(scope, receive)
+            await self._respond(scope, receive, send)
         except Disconnected:
             return
         except ModelmeterError as error:
@@ -155,9 +159,9 @@ class Ingest:
             response = problem_of(error)
             if isinstance(error, (TooLarge, Busy)):
                 response.headers["Connection"] = "close"  # the rest of the body is not read
-        await response(scope, receive, send)
+            await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         content_type = encoding = key = b""
         length = 0
         for header, value in scope["headers"]:
@@ -189,15 +193,32 @@ class Ingest:
                 await discard_body(receive, limit)
             raise
         self._gate.buffered_bytes += length
+
+        def take(size: int) -> None:
+            """A body of unknown length counts as it comes."""
+            nonlocal length
+            if size > length:
+                self._gate.check_buffer(size, mine=length)
+                self._gate.buffered_bytes += size - length
+                length = size
+
         try:
-            body = await read_body(receive, limit)
+            body = await read_body(receive, limit, take)
             if encoding:
                 body = unpack(body, encoding.decode("latin-1"), limit)
             decoded = self._decode(kind, body)
             del body
-            return await self._answer(decoded, key)
+            answer = await self._answer(decoded, key)
         finally:
             self._gate.buffered_bytes -= length
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 202,
+                "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer})
 
     def _decode(self, kind: str, body: bytes) -> Decoded:
         now = time_ns() // 1000
@@ -208,13 +229,12 @@ class Ingest:
             return self._decoder.ndjson(body, bounds)
         return self._decoder.arrow(body, bounds)
 
-    async def _answer(self, decoded: Decoded, key: bytes) -> Response:
+    async def _answer(self, decoded: Decoded, key: bytes) -> bytes:
+        """The body of the 202. Unprocessable when there is nothing to acknowledge."""
         for code, count in decoded.codes.items():
             telemetry.EVENTS_REFUSED.labels(code).inc(count)
         if not decoded.accepted:
-            return problem(
-                422,
-                "Nothing could be kept",
+            raise Unprocessable(
                 decoded.refusals[0].detail,
                 batch_id=None,
                 accepted=0,
@@ -224,5 +244,4 @@ class Ingest:
         key_id = id_of_key(key.decode("latin-1")) if key else None
         batch_id = await self._ingester.submit(decoded.batches, key_id)
         telemetry.EVENTS_ACCEPTED.inc(decoded.accepted)
-        answer = _Answer(batch_id, decoded.accepted, decoded.rejected, list(decoded.refusals))
-        return Response(_encode(answer), 202, media_type="application/json")
+        return _encode(_Answer(batch_id, decoded.accepted, decoded.rejected, list(decoded.refusals)))

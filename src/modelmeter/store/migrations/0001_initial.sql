@@ -12,7 +12,7 @@ CREATE TABLE modelmeter.stream (
     name text NOT NULL CHECK (name <> ''),
     version text NOT NULL CHECK (version <> ''),
     labels jsonb NOT NULL,
-    -- What the compactor has folded so far; rollup_partial holds the rest.
+    -- What the compactor has folded so far; the partials hold the rest.
     events bigint NOT NULL DEFAULT 0 CHECK (events >= 0),
     first_at timestamptz,
     last_at timestamptz,
@@ -28,18 +28,20 @@ CREATE TABLE modelmeter.chunk (
     end_at timestamptz NOT NULL,
     stored_at timestamptz NOT NULL DEFAULT now(),
     count integer NOT NULL CHECK (count > 0),
+    minutely boolean NOT NULL,
     metrics integer[] NOT NULL,
     columns bytea[] NOT NULL,
     CHECK (start_at < end_at),
     CHECK (cardinality(columns) = cardinality(metrics) + 1)
 ) PARTITION BY RANGE (start_at);
 COMMENT ON TABLE modelmeter.chunk IS
-    'Raw events of a stream within one UTC day: columns[1] the timestamps, then one column for each of metrics, packed.';
+    'Raw events of a stream within one UTC day: columns[1] the timestamps, then one column for each of metrics, packed.
+     minutely: the events are in rollup_1m as well; those of slow streams are only in rollup_1h and rollup_1d.';
 CREATE INDEX chunk_stream ON modelmeter.chunk (stream_id, start_at);
 ALTER TABLE modelmeter.chunk ALTER columns SET STORAGE EXTERNAL;
 
 -- One shape for partials and for each resolution.
-CREATE TABLE modelmeter.rollup_partial (
+CREATE TABLE modelmeter.rollup_partial_1m (
     stream_id integer NOT NULL,
     metric_id integer NOT NULL,
     window_start timestamptz NOT NULL,
@@ -53,15 +55,21 @@ CREATE TABLE modelmeter.rollup_partial (
     last double precision NOT NULL,
     sketch bytea NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
-COMMENT ON TABLE modelmeter.rollup_partial IS
+COMMENT ON TABLE modelmeter.rollup_partial_1m IS
     'Partials of one minute, as the workers write them; the compactor moves them into rollup_1m, rollup_1h and rollup_1d.';
-CREATE INDEX rollup_partial_window ON modelmeter.rollup_partial (stream_id, window_start);
+CREATE INDEX rollup_partial_1m_window ON modelmeter.rollup_partial_1m (stream_id, window_start);
 
-CREATE TABLE modelmeter.rollup_1m (LIKE modelmeter.rollup_partial INCLUDING CONSTRAINTS,
+CREATE TABLE modelmeter.rollup_partial_1h (LIKE modelmeter.rollup_partial_1m INCLUDING CONSTRAINTS)
+    WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
+COMMENT ON TABLE modelmeter.rollup_partial_1h IS
+    'Partials of one hour, of slow streams; the compactor moves them into rollup_1h and rollup_1d.';
+CREATE INDEX rollup_partial_1h_window ON modelmeter.rollup_partial_1h (stream_id, window_start);
+
+CREATE TABLE modelmeter.rollup_1m (LIKE modelmeter.rollup_partial_1m INCLUDING CONSTRAINTS,
     PRIMARY KEY (stream_id, metric_id, window_start)) PARTITION BY RANGE (window_start);
-CREATE TABLE modelmeter.rollup_1h (LIKE modelmeter.rollup_partial INCLUDING CONSTRAINTS,
+CREATE TABLE modelmeter.rollup_1h (LIKE modelmeter.rollup_partial_1m INCLUDING CONSTRAINTS,
     PRIMARY KEY (stream_id, metric_id, window_start)) PARTITION BY RANGE (window_start);
-CREATE TABLE modelmeter.rollup_1d (LIKE modelmeter.rollup_partial INCLUDING CONSTRAINTS,
+CREATE TABLE modelmeter.rollup_1d (LIKE modelmeter.rollup_partial_1m INCLUDING CONSTRAINTS,
     PRIMARY KEY (stream_id, metric_id, window_start)) PARTITION BY RANGE (window_start);
 COMMENT ON TABLE modelmeter.rollup_1m IS 'Folded rollups, one row for each series and minute.';
 COMMENT ON TABLE modelmeter.rollup_1h IS 'Folded rollups, one row for each series and hour.';

@@ -1,11 +1,11 @@
 -- name: count_partials
 -- How many partials wait, about: up to a limit. Index: none.
-SELECT count(*) FROM (SELECT FROM modelmeter.rollup_partial LIMIT %s) AS waiting;
+SELECT count(*) FROM (SELECT FROM modelmeter.{table} LIMIT {limit}) AS waiting
 
 -- name: take_partials
 -- Partials of windows before an instant, out of their table. Index: none, most rows qualify.
-DELETE FROM modelmeter.rollup_partial WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM modelmeter.rollup_partial WHERE window_start < {before} LIMIT {limit}
+DELETE FROM modelmeter.{table} WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM modelmeter.{table} WHERE window_start < {before} LIMIT {limit}
 )) RETURNING {columns}
 
 -- name: add_totals
@@ -16,13 +16,13 @@ FROM unnest(%s::int[], %s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS n 
 WHERE s.stream_id = n.stream_id;
 
 -- name: small_chunks
--- Groups of at least so many chunks of one stream, day, set of metrics (others are never joined, and would be found
--- again for ever) and size class; of a day that is over, any two. Index: none.
-SELECT stream_id, day, metrics, min(class), max(class) FROM (
-    SELECT stream_id, date_trunc('day', start_at, 'UTC') AS day, metrics, floor(log(8, count))::int AS class
+-- Groups of at least so many chunks of one stream, set of metrics, day and size class; of a day that is over, any two.
+-- Index: none.
+SELECT stream_id, metrics, day, minutely, min(class), max(class) FROM (
+    SELECT stream_id, metrics, minutely, date_trunc('day', start_at, 'UTC') AS day, floor(log(8, count))::int AS class
     FROM modelmeter.chunk WHERE count < %(small)s
 ) AS classed
-GROUP BY stream_id, day, metrics, CASE WHEN day < %(today)s THEN 0 ELSE class END
+GROUP BY stream_id, metrics, day, minutely, CASE WHEN day < %(today)s THEN 0 ELSE class END
 HAVING count(*) >= CASE WHEN day < %(today)s THEN 2 ELSE 8 END
 LIMIT 500;
 
@@ -31,7 +31,7 @@ LIMIT 500;
 DELETE FROM modelmeter.chunk WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM modelmeter.chunk WHERE stream_id = %(stream)s AND start_at >= %(day)s
         AND start_at < %(day)s + interval '1 day' AND count < %(small)s AND metrics = %(metrics)s::int[]
-        AND floor(log(8, count))::int BETWEEN %(low)s AND %(high)s
+        AND minutely = %(minutely)s AND floor(log(8, count))::int BETWEEN %(low)s AND %(high)s
     LIMIT 2000
 )) AND stream_id = %(stream)s AND start_at >= %(day)s AND start_at < %(day)s + interval '1 day'
 RETURNING stored_at, count, metrics, columns;

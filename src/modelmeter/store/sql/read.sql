@@ -18,7 +18,11 @@ SELECT s.name, s.version, sum(s.events + coalesce(p.events, 0))::bigint, min(lea
 FROM modelmeter.stream s
 LEFT JOIN (
     SELECT stream_id, sum(count)::bigint AS events, min(first_at) AS first_at, max(last_at) AS last_at
-    FROM modelmeter.rollup_partial WHERE metric_id = 0 GROUP BY stream_id
+    FROM (
+        SELECT stream_id, metric_id, count, first_at, last_at FROM modelmeter.rollup_partial_1m
+        UNION ALL SELECT stream_id, metric_id, count, first_at, last_at FROM modelmeter.rollup_partial_1h
+    ) AS partials
+    WHERE metric_id = 0 GROUP BY stream_id
 ) p USING (stream_id)
 WHERE %(name)s::text IS NULL OR s.name = %(name)s
 GROUP BY s.name, s.version HAVING sum(s.events + coalesce(p.events, 0)) > 0
@@ -32,6 +36,7 @@ SELECT metric_id, name FROM modelmeter.metric;
 -- The chunks that may hold events of a span; a chunk lies within one UTC day. Index: chunk_stream.
 SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
+    AND minutely = %(minutely)s
 ORDER BY stored_at;
 
 -- name: newest_day

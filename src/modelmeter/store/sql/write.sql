@@ -25,11 +25,11 @@ SELECT name, metric_id FROM modelmeter.metric WHERE name = ANY(%s::text[]);
 
 -- name: copy_chunks
 -- Binary COPY of packed chunks.
-COPY modelmeter.chunk (stream_id, start_at, end_at, count, metrics, columns) FROM STDIN (FORMAT binary);
+COPY modelmeter.chunk (stream_id, start_at, end_at, count, minutely, metrics, columns) FROM STDIN (FORMAT binary);
 
 -- name: copy_rollups
--- Binary COPY of rollup partials.
-COPY modelmeter.rollup_partial (stream_id, metric_id, window_start, count, sum, deviation, min, max, first_at, last_at,
+-- Binary COPY of rollups; the table is put in.
+COPY modelmeter.{table} (stream_id, metric_id, window_start, count, sum, deviation, min, max, first_at, last_at,
     last, sketch) FROM STDIN (FORMAT binary);
 
 -- name: bury

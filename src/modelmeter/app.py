@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelmeter import __version__, telemetry
 from modelmeter.compactor import Compactor
@@ -21,11 +24,13 @@ from modelmeter.notify.log import AlertLog
 from modelmeter.queue import Consumer, Producer
 from modelmeter.reader import Reader
 from modelmeter.rule import read_rules
-from modelmeter.runner import Leadership, Stop, run_loop, watch_parent
+from modelmeter.runner import Leadership, Pulse, Stop, run_loop, watch_parent
+from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer
 from modelmeter.store.writer import Catalog
 from modelmeter.web import events, health, stats
 from modelmeter.web.ingest import Gate, Ingest
+from modelmeter.web.probe import probes
 from modelmeter.web.problem import on_error
 from modelmeter.worker import Worker
 
@@ -52,8 +57,8 @@ def _check_queue(config: Config) -> None:
         raise WrongSetting(f"queue: {config.queue!r} is not known; so far there is postgres:, the same database")
 
 
-def make_api(config: Config) -> ASGIApp:
-    """The ASGI application."""
+def make_api(config: Config, draining: Callable[[], bool] = lambda: False) -> ASGIApp:
+    """The ASGI application. While `draining`, every answer asks the client to connect anew."""
     producer = make_producer(config)
     ingester = Ingester(producer)
     gate = Gate(config, producer)
@@ -79,6 +84,8 @@ def make_api(config: Config) -> ASGIApp:
     ingest = Ingest(config, gate, ingester)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if draining():
+            send = _closing(send)
         # The hot path goes before all of FastAPI's layers.
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _INGEST_PATHS:
             await ingest(scope, receive, send)
@@ -88,16 +95,43 @@ def make_api(config: Config) -> ASGIApp:
     return application
 
 
+def _closing(send: Send) -> Send:
+    async def send_closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return send_closing
+
+
 _INGEST_PATHS = frozenset(("/events", "/stats"))
 _DESCRIPTION = "Events of models in, stats out. See the README for examples."
+
+
+class _Server(uvicorn.Server):
+    """After SIGTERM it goes on for `drain_seconds`: new connections still come, old ones end with their answers."""
+
+    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
+        super().__init__(config)
+        self.draining = False
+        self._drain_seconds = drain_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGTERM or not self._drain_seconds or self.draining:
+            super().handle_exit(sig, frame)
+            return
+        self.draining = True
+        timer = threading.Timer(self._drain_seconds, super().handle_exit, (sig, frame))
+        timer.daemon = True
+        timer.start()
 
 
 def run_api(config: Config, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM; requests in hand are answered."""
     watch_parent(partial(os.kill, os.getpid(), 15))
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
-            make_api(config),
+            make_api(config, lambda: server.draining),
             host=config.host,
             port=config.port,
             loop="uvloop",
@@ -111,15 +145,31 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             server_header=False,
             proxy_headers=False,
             ws="none",
-        )
+        ),
+        config.drain_seconds,
     )
     server.run(sockets=[listener] if listener else None)
 
 
+@contextlib.contextmanager
+def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
+    """What a process that is one loop needs: it stops at a signal, tells how it is, and waits for the schema."""
+    stop, pulse = Stop(), Pulse()
+    stop.install()
+    with contextlib.ExitStack() as stack:
+        if config.metrics_port:
+            stack.enter_context(probes(config.host, config.metrics_port, pulse.trouble))
+
+        def is_over(seconds: float) -> bool:
+            pulse.beat()
+            return stop.wait(seconds)
+
+        wait_for_schema(config.database_url, is_over)
+        yield stop, pulse
+
+
 def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
-    stop = Stop()
-    stop.install()
     alerts = AlertLog(read_rules(config.rules) if config.rules else [], config.alert_lines_per_second)
     consumer = make_consumer(config)
     catalog = Catalog(config.database_url)
@@ -147,15 +197,14 @@ def run_worker(config: Config) -> None:
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
         return gathering if busy else _IDLE_SECONDS[idle]
 
-    run_loop("worker", run_once, stop, pause)
+    with _loop_of(config) as (stop, pulse):
+        run_loop("worker", run_once, stop, pause, pulse)
     consumer.close()
     catalog.close()
 
 
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough: the leader's."""
-    stop = Stop()
-    stop.install()
     leadership = Leadership(config.database_url, KEEPER_LOCK)
     compactor = Compactor(config)
     consumer = make_consumer(config)
@@ -166,4 +215,5 @@ def run_keeper(config: Config) -> None:
         consumer.tidy()
         return compactor.run_once()
 
-    run_loop("keeper", run_once, stop, lambda busy: 0.05 if busy else config.compact_interval_seconds)
+    with _loop_of(config) as (stop, pulse):
+        run_loop("keeper", run_once, stop, lambda busy: 0.05 if busy else config.compact_interval_seconds, pulse)

@@ -113,11 +113,14 @@ def keeper(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
 
 
 @app.command()
-def migrate(database_url: DatabaseUrl = None) -> None:
+def migrate(
+    database_url: DatabaseUrl = None,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for a database that is away.")] = 0,
+) -> None:
     """Bring the database's schema up to this release."""
-    from modelmeter.store.migrations import migrate as run  # noqa: PLC0415
+    from modelmeter.store.migrations import migrate_patiently  # noqa: PLC0415
 
-    ran = run(_settings(database_url=database_url).database_url)
+    ran = migrate_patiently(_settings(database_url=database_url).database_url, wait)
     print("\n".join(f"ran {name}" for name in ran) or "the schema is up to date")
 
 

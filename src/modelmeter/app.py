@@ -3,17 +3,13 @@
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
-from types import FrameType
+from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmeter import __version__, telemetry
 from modelmeter.compactor import Compactor
@@ -24,12 +20,13 @@ from modelmeter.notify.log import AlertLog
 from modelmeter.queue import Consumer, Producer
 from modelmeter.reader import Reader
 from modelmeter.rule import read_rules
-from modelmeter.runner import Leadership, Pulse, Stop, run_loop, watch_parent
+from modelmeter.runner import Leadership, Pulse, Stop, run_loop
 from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer
 from modelmeter.store.writer import Catalog
 from modelmeter.web import events, health, stats
 from modelmeter.web.ingest import Gate, Ingest
+from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.probe import probes
 from modelmeter.web.problem import on_error
 from modelmeter.worker import Worker
@@ -37,6 +34,7 @@ from modelmeter.worker import Worker
 log = logging.getLogger(__name__)
 
 KEEPER_LOCK = 0x6D6D_0010
+_FAREWELL_SECONDS = 0.3
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -57,8 +55,8 @@ def _check_queue(config: Config) -> None:
         raise WrongSetting(f"queue: {config.queue!r} is not known; so far there is postgres:, the same database")
 
 
-def make_api(config: Config, draining: Callable[[], bool] = lambda: False) -> ASGIApp:
-    """The ASGI application. While `draining`, every answer asks the client to connect anew."""
+def make_api(config: Config) -> ASGIApp:
+    """The ASGI application."""
     producer = make_producer(config)
     ingester = Ingester(producer)
     gate = Gate(config, producer)
@@ -84,8 +82,6 @@ def make_api(config: Config, draining: Callable[[], bool] = lambda: False) -> AS
     ingest = Ingest(config, gate, ingester)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if draining():
-            send = _closing(send)
         # The hot path goes before all of FastAPI's layers.
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _INGEST_PATHS:
             await ingest(scope, receive, send)
@@ -95,43 +91,18 @@ def make_api(config: Config, draining: Callable[[], bool] = lambda: False) -> AS
     return application
 
 
-def _closing(send: Send) -> Send:
-    async def send_closing(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-        await send(message)
-
-    return send_closing
-
-
 _INGEST_PATHS = frozenset(("/events", "/stats"))
 _DESCRIPTION = "Events of models in, stats out. See the README for examples."
 
 
-class _Server(uvicorn.Server):
-    """After SIGTERM it goes on for `drain_seconds`: new connections still come, old ones end with their answers."""
-
-    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
-        super().__init__(config)
-        self.draining = False
-        self._drain_seconds = drain_seconds
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig != signal.SIGTERM or not self._drain_seconds or self.draining:
-            super().handle_exit(sig, frame)
-            return
-        self.draining = True
-        timer = threading.Timer(self._drain_seconds, super().handle_exit, (sig, frame))
-        timer.daemon = True
-        timer.start()
-
-
 def run_api(config: Config, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM; requests in hand are answered."""
-    watch_parent(partial(os.kill, os.getpid(), 15))
+    if listener is None:
+        listener = listen(config.host, config.port)
+        print(f"modelmeter listens on {url_of(listener)}", flush=True)
     server = _Server(
         uvicorn.Config(
-            make_api(config, lambda: server.draining),
+            make_api(config),
             host=config.host,
             port=config.port,
             loop="uvloop",
@@ -139,16 +110,35 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             access_log=False,
             log_config=None,
             log_level=logging.WARNING,
-            backlog=2048,
-            timeout_graceful_shutdown=int(config.grace_seconds),
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=max(int(config.grace_seconds - 1), 1),
             timeout_keep_alive=75,
             server_header=False,
             proxy_headers=False,
             ws="none",
-        ),
-        config.drain_seconds,
+        )
     )
-    server.run(sockets=[listener] if listener else None)
+    # uvicorn ends by raising the signal that stopped it; all was answered by then, so that is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a farewell: for a moment each answer says that the connection closes, before idle ones are cut.
+
+    A client that is busy is so never cut between its request and the answer, as it would be by closing at once a
+    connection that only looks idle because its next request is still on the way.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        await asyncio.sleep(_FAREWELL_SECONDS)
+        await super().shutdown(sockets)
 
 
 @contextlib.contextmanager
@@ -187,6 +177,7 @@ def run_worker(config: Config) -> None:
         gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)
+        telemetry.DEAD_LETTERS.inc(stored.dead_letters)
         telemetry.BATCH_EVENTS.observe(stored.events)
         telemetry.STORE_SECONDS.observe(stored.seconds)
         telemetry.LAG_SECONDS.observe(stored.lag_seconds)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pcodec import ChunkConfig
-from pcodec.standalone import simple_compress, simple_decompress
+from pcodec.standalone import simple_compress, simple_decompress_into
 
 _PLAIN, _PCODEC, _CONSTANT = b"\0", b"\1", b"\2"
 _LEAST_VALUES = 48  # below this many values pcodec's own header costs more than it saves
@@ -35,12 +35,18 @@ def pack(column: NDArray[np.float64] | NDArray[np.int64], level: int = STORE_LEV
 
 def _unpack(data: bytes, count: int, dtype: type[np.float64 | np.int64]) -> NDArray[Any]:
     how = data[:1]
-    column: NDArray[Any] | None
+    column: NDArray[Any]
     if how == _PCODEC:
-        column = simple_decompress(data[1:])
-        if column is None or column.dtype != dtype:
-            raise ValueError(f"a packed column of {None if column is None else column.dtype}, not {dtype.__name__}")
+        column = np.empty(count, dtype)  # the caller's count bounds the memory, not the bytes'
+        try:
+            progress = simple_decompress_into(data[1:], column)
+        except RuntimeError as error:
+            raise ValueError(f"a packed column that cannot be read: {error}") from None
+        if progress.n_processed != count or not progress.finished:
+            raise ValueError(f"a packed column of another count than the expected {count}")
     elif how == _CONSTANT:
+        if len(data) != 1 + 8:
+            raise ValueError("a packed column that is cut off")
         column = np.full(count, np.frombuffer(data, dtype, offset=1)[0])
     elif how == _PLAIN:
         column = np.frombuffer(data, dtype, offset=1)
@@ -67,7 +73,11 @@ def pack_codes(codes: NDArray[np.int32], codomain: int) -> bytes:
 
 
 def unpack_codes(data: bytes, codomain: int) -> NDArray[np.int32]:
-    return np.frombuffer(data, np.min_scalar_type(max(codomain - 1, 0)).newbyteorder("<")).astype(np.int32)
+    """The inverse of pack_codes. ValueError when a code is not below `codomain`."""
+    codes = np.frombuffer(data, np.min_scalar_type(max(codomain - 1, 0)).newbyteorder("<"))
+    if codes.size and codes.max() >= codomain:
+        raise ValueError(f"a code of {codes.max()}, not below {codomain}")
+    return codes.astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)

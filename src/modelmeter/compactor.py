@@ -117,8 +117,8 @@ class Compactor:
     @staticmethod
     def _add_totals(connection: Connection, folded: Rollups) -> None:
         rows = np.flatnonzero(folded.metric == rollup.EVENTS)
-        if not rows.size:
-            return  # a step can hold partials of metrics alone
+        if not rows.size:  # a step may hold partials of metrics only
+            return
         streams = folded.stream[rows]
         starts = rollup.group_starts(streams)
         connection.execute(
@@ -137,11 +137,12 @@ class Compactor:
         today = to_datetime(floor(now - 3600 * SECOND, RESOLUTIONS["1d"]))
         with connection.transaction():
             groups = connection.execute(SQL["small_chunks"], {"small": small, "today": today}).fetchall()
-        for stream, day, minutely, low, high in groups:
+        for stream, metrics, day, minutely, low, high in groups:
+            scope = {"stream": stream, "metrics": metrics, "day": day, "minutely": minutely, "low": low, "high": high}
             with connection.transaction():
                 cursor = connection.execute(
                     SQL["take_chunks"],
-                    {"stream": stream, "day": day, "minutely": minutely, "low": low, "high": high, "small": small},
+                    scope | {"small": small},
                     binary=True,
                 )
                 rows = cursor.fetchall()

@@ -45,12 +45,6 @@ class Config(BaseSettings):
     metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of a worker's or keeper's own /healthz and /metrics; 0: none."
     )
-    drain_seconds: float = Field(
-        0,
-        ge=0,
-        description="After SIGTERM, how long the API still answers, asking its clients to connect anew: as long as "
-        "a load balancer may take to notice.",
-    )
     grace_seconds: float = Field(10, gt=0, description="After SIGTERM, how long work in hand may take.")
     log_level: str = Field("info", description="debug, info, warning or error.")
 
@@ -110,7 +104,8 @@ def read_config(**overrides: object) -> Config:
         config = Config(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         problems += [
-            f"{item['loc'][0] if item['loc'] else 'setting'!s}: {item['msg']} (given: {item['input']!r})"
+            f"{item['loc'][0] if item['loc'] else 'setting'!s}: {item['msg'].removeprefix('Value error, ')} "
+            f"(given: {str(item['input'])!r})"
             for item in error.errors()
         ]
     if problems:

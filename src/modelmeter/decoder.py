@@ -55,7 +55,8 @@ class Decoded:
         self.rejected += 1
         self.codes[refused.code] = self.codes.get(refused.code, 0) + 1
         if len(self.refusals) < ERRORS_SHOWN:
-            self.refusals.append(Refusal(index, refused.field, refused.code, refused.detail))
+            field = None if refused.field is None else _printable(refused.field)
+            self.refusals.append(Refusal(index, field, refused.code, _printable(refused.detail)))
 
     def keep(self, batch: Batch) -> None:
         if len(batch):
@@ -84,6 +85,11 @@ class Bounds:
                 f"timestamp: {window.to_rfc3339(instant)} is before {window.to_rfc3339(self.earliest)}, "
                 "older than any retention reaches",
             )
+
+
+def _printable(text: str) -> str:
+    """A refusal may quote a lone surrogate, which no answer could be encoded with."""
+    return text.encode(errors="replace").decode()
 
 
 Admit = Callable[[Labels], None]
@@ -154,8 +160,8 @@ class Decoder:
     def _learn(self, body: bytes, shape: dict[str, str], filled: int, events: int) -> None:
         """Make a fast reader for bodies that begin like this one, unless it would be mostly holes."""
         metrics = [key for key, kind in shape.items() if kind == "metric"]
-        if len(shape) > 512 or filled * 2 < len(metrics) * events:
-            return
+        if len(shape) > 512 or filled * 2 < len(metrics) * events or b"\\" in body:
+            return  # with escapes a name may hold what a struct's field cannot
         if len(self._schemas) >= _SCHEMAS_KEPT:
             self._schemas.pop(next(iter(self._schemas)))
         self._schemas[_signature(body)] = _Schema(shape)
@@ -240,7 +246,7 @@ def _pairs_hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_int(text: str) -> int | float:
-    return int(text) if len(text) < 20 and text != "-0" else float(text)
+    return int(text) if len(text) < 30 and text != "-0" else float(text)
 
 
 _json = json.JSONDecoder(object_pairs_hook=_pairs_hook, parse_constant=float, parse_int=_parse_int)
@@ -370,9 +376,10 @@ def _signature(body: bytes) -> tuple[bytes, ...]:
     return tuple(_KEYS.findall(body, 0, body.find(b"}") + 1))
 
 
-_STAMP_TYPES: dict[str, Any] = {"integer": int, "float": float, "rfc3339": str}
+_STAMP_TYPES: dict[str, Any] = {"integer": int, "float": float | int, "rfc3339": str}
 _NAN = float("nan")
 _FIRST = np.zeros(1, np.int32)
+_NEGATIVE_ZERO = re.compile(rb"-0[\s,}]")
 
 
 class _Schema:
@@ -417,7 +424,7 @@ class _Schema:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         count = len(events)
-        if not count:
+        if not count or (lines and not _one_a_line(body, count)):
             return None
         if count == 1 and self._stamps is None:
             return self._read_one(events[0], body, decoder, bounds)
@@ -430,6 +437,8 @@ class _Schema:
         }
         fields = len(self.metrics) * count
         fields -= sum(int(np.count_nonzero(np.isnan(column))) for column in metrics.values())
+        if any((column == 0).any() for column in metrics.values()) and _NEGATIVE_ZERO.search(body):
+            return None  # msgspec reads -0 as 0
         if fields == 0 or (fields < count * len(self.metrics) and not self._every_event_has_a_metric(metrics)):
             return None
         timestamp, strings, stamps = self._timestamps_of(events, bounds)
@@ -458,6 +467,8 @@ class _Schema:
             value = read(event)
             if value == value:  # noqa: PLR0124  NaN: absent
                 values[key] = np.array((value,), np.float64)
+                if not value and _NEGATIVE_ZERO.search(body):
+                    return None
         fields = len(labels) - labels.count(None)
         if not values or body.count(b'"') != 2 * (2 * fields + len(values)):
             return None
@@ -511,6 +522,17 @@ class _Schema:
         return timestamp, present if self.stamp == "rfc3339" else 0, present
 
 
+def _one_a_line(body: bytes, count: int) -> bool:
+    """Whether `count` flat objects, and nothing else, stand one a line; msgspec does not look at the lines."""
+    octets = np.frombuffer(body, np.uint8)
+    ends = np.flatnonzero(octets == 10)
+    if ends.size and ends[-1] == octets.size - 1:
+        ends = ends[:-1]
+    return ends.size == count - 1 and bool(
+        octets[0] == 123 and (octets[ends - 1] == 125).all() and (octets[ends + 1] == 123).all()
+    )
+
+
 def _unix_column(raw: NDArray[np.int64]) -> NDArray[np.int64] | None:
     """window.unix_to_micros of integers that are all of one unit, else None."""
     low, high = int(raw.min()), int(raw.max())
@@ -522,6 +544,8 @@ def _unix_column(raw: NDArray[np.int64]) -> NDArray[np.int64] | None:
 
 
 # Arrow tables.
+
+_YEAR_1, _YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999  # what an answer can name
 
 
 def _first_line(error: BaseException) -> str:
@@ -569,7 +593,12 @@ class _ArrowReader:
         timestamp = self._timestamp()
         codes = self._codes(labels)
         if len(metrics) > METRIC_LIMIT:
-            self._refuse(np.arange(count), Refused(None, "too_many_metrics", f"over {METRIC_LIMIT} metrics"))
+            present = np.zeros(count, np.int64)
+            for values in metrics.values():
+                present += ~np.isnan(values)
+            for row in np.flatnonzero(present > METRIC_LIMIT).tolist():
+                detail = f"{present[row]} metrics; at most {METRIC_LIMIT} are kept"
+                self._refused.setdefault(row, Refused(None, "too_many_metrics", detail))
         bare = np.ones(count, bool)
         for values in metrics.values():
             bare &= np.isnan(values)
@@ -607,12 +636,15 @@ class _ArrowReader:
         column = self._table[TIMESTAMP]
         instants = np.full(count, bounds.now)
         if isinstance(column.dtype, pl.Datetime):
-            micros = column.dt.cast_time_unit("us").to_physical()
-            filled = micros.is_not_null().to_numpy()
-            instants[filled] = micros.drop_nulls().to_numpy()
+            raw = column.to_physical().drop_nulls().to_numpy()  # Polars' own cast panics on what is out of range
+            unit = column.dtype.time_unit
+            filled = column.is_not_null().to_numpy()
+            instants[filled] = (
+                raw.clip(-(10**15), 10**15) * 1000 if unit == "ms" else raw if unit == "us" else raw // 1000
+            )
             for row in np.flatnonzero((instants < bounds.earliest) | (instants > bounds.latest)).tolist():
                 try:
-                    bounds.check(min(max(int(instants[row]), -62_135_596_800_000_000), window.LATEST))
+                    bounds.check(min(max(int(instants[row]), _YEAR_1), _YEAR_9999))
                 except Refused as refused:
                     self._refused.setdefault(row, refused)
             return instants

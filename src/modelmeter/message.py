@@ -85,18 +85,21 @@ def decode(data: bytes | memoryview) -> Message:
     wire = _decoder.decode(data)
     batches = []
     for columns in wire.batches:
+        stream = unpack_codes(columns.stream, len(columns.streams))
+        if stream.size != columns.count:  # before anything of that size is made
+            raise ValueError(f"a message with {stream.size} stream codes where {columns.count} were expected")
         batch = Batch(
             columns.streams,
-            unpack_codes(columns.stream, len(columns.streams)),
+            stream,
             unpack_ints(columns.timestamp, columns.count),
             {name: unpack_floats(packed, columns.count) for name, packed in columns.metrics.items()},
         )
-        if len(batch) != columns.count or (columns.count and batch.stream.max() >= len(columns.streams)):
-            raise ValueError("a message whose stream codes do not fit its streams")
         batches.append(batch)
     for keyed in wire.keyed:
-        if not (keyed.batch < len(batches) and 0 <= keyed.start <= keyed.stop <= len(batches[keyed.batch])):
+        if not (0 <= keyed.batch < len(batches) and 0 <= keyed.start <= keyed.stop <= len(batches[keyed.batch])):
             raise ValueError("a message whose keyed rows lie outside it")
+    if any(len(one) != 16 for one in (wire.id, *(keyed.id for keyed in wire.keyed))):
+        raise ValueError("a message with an id that has not 16 bytes")
     return Message(wire.id, wire.received_at, wire.keyed, batches)
 
 

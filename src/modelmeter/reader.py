@@ -1,7 +1,5 @@
 """Answers from what is stored: stats of any span, exact to the microsecond, and the raw events.
 
-A span is covered by days, then hours, then minutes, from the folded rollups and the partials together; the minutes
-that the span cuts through, and the hours of slow streams, which have no minutes, are folded from raw chunks.
 One snapshot serves a whole answer. Readers never write.
 """
 
@@ -17,17 +15,18 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from modelmeter import rollup
-from modelmeter.batch import Labels
+from modelmeter.batch import Labels, Refused, check_text
 from modelmeter.chunk import unpack_floats, unpack_ints
 from modelmeter.errors import NotFound, Unavailable
-from modelmeter.rollup import Rollups, Stats
-from modelmeter.store.rollups import read_rollups
+from modelmeter.fold import fold_span
+from modelmeter.rollup import Stats
 from modelmeter.store.sql import load
-from modelmeter.window import DAY, HOUR, MINUTE, Span, ceil, floor, to_datetime, to_micros
+from modelmeter.window import DAY, EARLIEST, LATEST, Span, floor, to_datetime, to_micros
 
 SQL = load("read.sql")
 _CONNECTIONS = 8
 _MODEL = "model"
+_HORIZON = floor(LATEST, DAY)  # no event can be later, and the day after it has no name in a calendar
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -60,30 +59,18 @@ class Summary:
     metrics: dict[str, Stats]
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
-    """What tiles a span: rows of tables by window, and the raw events of slow streams where no whole hour fits."""
+def _can_be_stored(*texts: str) -> bool:
+    """Whether Postgres can hold these; what it cannot hold, nothing is named."""
+    try:
+        for text in texts:
+            check_text("", text)
+    except Refused:
+        return False
+    return True
 
-    ranges: list[tuple[str, int, int]]
-    raw: list[Span]
 
-
-def cover(span: Span) -> Cover:
-    """(table, start, end) of whole windows, the coarsest that fit. The minutes that `span` cuts are included whole."""
-    start, end = floor(span.start, MINUTE), ceil(span.end, MINUTE)
-    ranges = [("rollup_partial_1m", start, end)]
-    hours = (min(ceil(span.start, HOUR), end), floor(span.end, HOUR))
-    if hours[0] >= hours[1]:
-        ranges.append(("rollup_1m", start, end))
-        return Cover(ranges, [span])
-    ranges += [("rollup_1m", start, hours[0]), ("rollup_1m", hours[1], end), ("rollup_partial_1h", *hours)]
-    days = (ceil(hours[0], DAY), floor(hours[1], DAY))
-    if days[0] >= days[1]:
-        ranges.append(("rollup_1h", *hours))
-    else:
-        ranges += [("rollup_1h", hours[0], days[0]), ("rollup_1h", days[1], hours[1]), ("rollup_1d", *days)]
-    edges = [Span(span.start, hours[0]), Span(hours[1], span.end)]
-    return Cover([one for one in ranges if one[1] < one[2]], [edge for edge in edges if edge.start < edge.end])
+def _within_calendar(span: Span) -> Span:
+    return Span(max(span.start, EARLIEST), min(span.end, _HORIZON))
 
 
 class Reader:
@@ -96,6 +83,7 @@ class Reader:
             max_size=_CONNECTIONS,
             open=False,
             timeout=5,
+            reconnect_timeout=1,  # then the next question tries anew; backing off, it would miss the database's return
             max_idle=300,
             kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "modelmeter reader"},
         )
@@ -105,27 +93,44 @@ class Reader:
         self._pool.close()
 
     @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
+    def snapshot(self) -> Iterator[Connection]:
         """A connection in a read-only transaction that sees one state."""
         if self._pool.closed:
             self._pool.open()
         try:
-            with self._pool.connection() as connection:
-                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection = self._begin()
+            try:
+                yield connection
+            finally:
                 try:
-                    yield connection
-                finally:
                     if not connection.closed:
                         connection.execute("ROLLBACK")
+                finally:
+                    self._pool.putconn(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             lines = str(error).strip().splitlines()
             raise Unavailable(f"the database is away: {lines[0] if lines else error!r}") from error
         except psycopg.errors.UndefinedTable:
             raise Unavailable("the schema is not there yet; run: modelmeter migrate") from None
 
+    def _begin(self) -> Connection:
+        """A connection with a transaction open; those that died while they waited in the pool are passed over."""
+        for _ in range(_CONNECTIONS):
+            connection = self._pool.getconn()
+            try:
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                return connection
+            except BaseException as error:
+                self._pool.putconn(connection)
+                if not isinstance(error, psycopg.OperationalError):
+                    raise
+        raise psycopg.OperationalError("no connection lasts")
+
     def models(self, name: str | None = None) -> list[Model]:
         """All models and versions; of one model, NotFound when there is none."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
+            if name is not None and not _can_be_stored(name):
+                raise self._no_model(connection, name, None)
             rows = connection.execute(SQL["models"], {"name": name}).fetchall()
             if name is not None and not rows:
                 raise self._no_model(connection, name, None)
@@ -144,12 +149,13 @@ class Reader:
         quantiles: Sequence[float],
     ) -> Summary:
         """Stats of the events in `span` with these labels, by metric. NotFound for an unknown model or metric."""
-        with self._snapshot() as connection:
+        span = _within_calendar(span)
+        with self.snapshot() as connection:
             streams = list(self._streams(connection, name, version, labels))
             metrics = None
             if metric is not None:
                 metrics = [rollup.EVENTS, self._metric_id(connection, metric)]
-            merged = rollup.merge(self._rollups(connection, streams, metrics, span), by_stream=False, by_window=False)
+            merged = rollup.merge(fold_span(connection, streams, metrics, span), by_stream=False, by_window=False)
             names = self._names(connection, merged.metric.tolist())
         summary = Summary(0, {})
         for row, metric_id in enumerate(merged.metric.tolist()):
@@ -160,8 +166,9 @@ class Reader:
         return Summary(summary.events, dict(sorted(summary.metrics.items())))
 
     def events(self, name: str, version: str | None, span: Span, labels: dict[str, str], limit: int) -> list[Event]:
-        """The newest `limit` raw events in `span`, newest first."""
-        with self._snapshot() as connection:
+        """The newest `limit` raw events in `span`, newest first; those of one time by labels and metrics."""
+        span = _within_calendar(span)
+        with self.snapshot() as connection:
             streams = self._streams(connection, name, version, labels)
             found: list[Event] = []
             scope: dict[str, Any] = {"streams": list(streams), "start": to_datetime(span.start)}
@@ -189,7 +196,8 @@ class Reader:
             stream, count, metrics, columns = row
             timestamp = unpack_ints(columns[0], count)
             low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
-            low = max(low, high - limit)
+            if high - low > limit:  # never between events of the same time: which of them come is settled below
+                low = max(low, int(np.searchsorted(timestamp, timestamp[high - limit])))
             names = self._names(connection, metrics)
             values = [unpack_floats(column, count)[low:high].tolist() for column in columns[1:]]
             for offset, instant in enumerate(timestamp[low:high].tolist()):
@@ -200,56 +208,20 @@ class Reader:
                 }
                 found.append(Event(streams[stream], instant, event))
             found.sort(key=lambda event: -event.timestamp)
-            del found[limit:]
-        return found
-
-    def _rollups(self, connection: Connection, streams: list[int], metrics: list[int] | None, span: Span) -> Rollups:
-        """Partials whose merge is the fold of exactly the events in `span`."""
-        plan = cover(span)
-        rows = read_rollups(connection, plan.ranges, streams, metrics)
-        parts = [self._fold_raw(connection, streams, metrics, edge, minutely=False) for edge in plan.raw]
-        for minute in sorted({floor(edge, MINUTE) for edge in (span.start, span.end) if edge % MINUTE}):
-            # Partials that lie inside the span as a whole need no raw data; those that it cuts through do.
-            here = (rows.window == minute) & (rows.last_at < minute + MINUTE)
-            inside = (rows.first_at >= span.start) & (rows.last_at < span.end)
-            if (here & ~inside).any():
-                part = Span(max(minute, span.start), min(minute + MINUTE, span.end))
-                parts.append(self._fold_raw(connection, streams, metrics, part, minutely=True))
-                rows = rollup.select(rows, ~here)
-        return rollup.concat([rows, *parts])
-
-    @staticmethod
-    def _fold_raw(
-        connection: Connection, streams: list[int], metrics: list[int] | None, span: Span, *, minutely: bool
-    ) -> Rollups:
-        """The raw events in `span` of minutely chunks, or of the others, folded; all in window 0."""
-        scope = {
-            "streams": streams,
-            "start": to_datetime(span.start),
-            "end": to_datetime(span.end),
-            "day": to_datetime(floor(span.start, DAY)),
-            "minutely": minutely,
-        }
-        parts = [rollup.EMPTY]
-        for stream, count, its_metrics, columns in connection.execute(SQL["chunks"], scope, binary=True):
-            timestamp = unpack_ints(columns[0], count)
-            low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
-            if low == high:
-                continue
-            timestamp = timestamp[low:high]
-            ids = np.full(timestamp.size, stream, np.int32)
-            windows = np.zeros(timestamp.size, np.int64)
-            starts = np.zeros(1, np.int64)
-            parts.append(rollup.fold_events(ids, windows, timestamp, starts))
-            for metric, column in zip(its_metrics, columns[1:], strict=True):
-                if metrics is None or metric in metrics:
-                    values = unpack_floats(column, count)[low:high]
-                    parts.append(rollup.fold_metric(ids, metric, windows, timestamp, values, starts))
-        return rollup.concat(parts)
+            if len(found) > limit:
+                least = found[limit - 1].timestamp
+                found = [event for event in found if event.timestamp >= least]
+        # In which chunk and row an event lies changes with compaction; its place among its like must not.
+        found.sort(key=lambda event: (-event.timestamp, event.labels, sorted(event.metrics.items())))
+        return found[:limit]
 
     def _streams(
         self, connection: Connection, name: str, version: str | None, labels: dict[str, str]
     ) -> dict[int, Labels]:
+        if not _can_be_stored(name, version or ""):
+            raise self._no_model(connection, name, version)
+        if not _can_be_stored(*labels, *labels.values()):
+            return {}
         scope = {"name": name, "version": version, "labels": json.dumps(labels)}
         found = {
             stream: tuple(sorted(its_labels.items()))
@@ -276,15 +248,19 @@ class Reader:
 
     def _metric_id(self, connection: Connection, metric: str) -> int:
         for _ in range(2):
-            for metric_id, name in self._metric_names.items():
+            for metric_id, name in [*self._metric_names.items()]:
                 if name == metric:
                     return metric_id
-            self._metric_names = dict(connection.execute(SQL["metrics"]).fetchall())
-        near = difflib.get_close_matches(metric, self._metric_names.values(), n=3, cutoff=0.3)
+            self._learn_metrics(connection)
+        near = difflib.get_close_matches(metric, [*self._metric_names.values()], n=3, cutoff=0.3)
         hint = f"; the nearest are {', '.join(near)}" if near else ""
         raise NotFound(f"there is no metric {metric!r}{hint}", nearest=near, what="metric")
 
     def _names(self, connection: Connection, metrics: Sequence[int]) -> dict[int, str]:
         if any(metric != rollup.EVENTS and metric not in self._metric_names for metric in metrics):
-            self._metric_names = dict(connection.execute(SQL["metrics"]).fetchall())
+            self._learn_metrics(connection)
         return self._metric_names
+
+    def _learn_metrics(self, connection: Connection) -> None:
+        # Only ever more: another thread's snapshot may be older than what this one counts on.
+        self._metric_names.update(connection.execute(SQL["metrics"]).fetchall())

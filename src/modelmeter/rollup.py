@@ -2,7 +2,8 @@
 
 A partial holds count, sum, squared deviations from the mean, minimum, maximum, first and last time, the last
 value and a sketch. Any number of partials may stand for a window; merge() of them is the truth, in any order and
-any grouping. Deviations are merged by Chan's formula (Chan, Golub, LeVeque 1979: no cancellation).
+any grouping; so of several values at the last time, the largest is the last one.
+Deviations are merged by Chan's formula (Chan, Golub, LeVeque 1979: no cancellation).
 Metric id 0 (EVENTS) counts the events themselves: an event need not have every metric.
 """
 
@@ -121,6 +122,7 @@ def fold_metric(
         sums = np.add.reduceat(values, starts)
         distances = values - np.repeat(sums / counts, counts)
         deviations = np.add.reduceat(distances * distances, starts)
+    highs = np.maximum.reduceat(values, starts)
     return Rollups(
         stream[starts],
         np.full(starts.size, metric, np.int32),
@@ -129,12 +131,25 @@ def fold_metric(
         sums,
         deviations,
         np.minimum.reduceat(values, starts),
-        np.maximum.reduceat(values, starts),
+        highs,
         timestamp[starts],
         timestamp[ends - 1],
-        values[ends - 1],
+        _lasts(timestamp, values, starts, ends, highs),
         sketch.encode_groups(values, starts),
     )
+
+
+def _lasts(timestamp: Ints, values: Floats, starts: Ints, ends: Ints, highs: Floats) -> Floats:
+    """The value at the last time of each group; of several then, the greatest, so that no order matters."""
+    last_at = timestamp[ends - 1]
+    alone = timestamp[np.maximum(ends - 2, starts)] < last_at
+    alone |= ends - starts == 1
+    if alone.all():
+        return values[ends - 1]
+    if (timestamp[starts] == last_at).all():
+        return highs
+    newest = timestamp == np.repeat(last_at, ends - starts)
+    return np.maximum.reduceat(np.where(newest, values, -np.inf), starts)
 
 
 _NO_IDS, _NO_INTS, _NO_FLOATS = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0)
@@ -154,6 +169,11 @@ EMPTY = Rollups(
 )
 
 
+def renumber(rollups: Rollups, window: Ints) -> Rollups:
+    """The same partials with other windows, shape (n,)."""
+    return replace(rollups, window=window)
+
+
 def coarsen(rollups: Rollups, width: int) -> Rollups:
     """The same partials, their windows widened to `width` microseconds."""
     return replace(rollups, window=rollups.window - rollups.window % width)
@@ -163,13 +183,13 @@ def merge(rollups: Rollups, *, by_stream: bool = True, by_window: bool = True) -
     """One partial for each stream, metric and window; sorted by them.
 
     Without `by_stream` all streams are one (stream 0), without `by_window` all windows are (window 0).
-    The last value is that of the latest time; of several at that time, that of the later row.
+    The last value is that of the latest time; of several at that time, the largest.
     """
     if not len(rollups):
         return rollups
     stream = rollups.stream if by_stream else np.zeros_like(rollups.stream)
     window = rollups.window if by_window else np.zeros_like(rollups.window)
-    order = np.lexsort((rollups.last_at, window, rollups.metric, stream))
+    order = np.lexsort((rollups.last, rollups.last_at, window, rollups.metric, stream))
     stream, metric, window = stream[order], rollups.metric[order], window[order]
     changed = (np.diff(stream) != 0) | (np.diff(metric) != 0) | (np.diff(window) != 0)
     starts = np.concatenate(([0], np.flatnonzero(changed) + 1))
@@ -240,7 +260,7 @@ def stats(rollups: Rollups, row: int, quantiles: Sequence[float]) -> Stats:
         low,
         high,
         float(rollups.last[row]),
-        {f"{q:g}": value for q, value in zip(quantiles, values, strict=True)},
+        {repr(q).removesuffix(".0"): value for q, value in zip(quantiles, values, strict=True)},
     )
 
 

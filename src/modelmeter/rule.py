@@ -10,6 +10,7 @@ A wrong file is refused whole, with file, line and reason.
 """
 
 import difflib
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -66,8 +67,7 @@ class EventRule:
     @property
     def words(self) -> str:
         """`prediction_accuracy lower than 0.3`"""
-        threshold = int(self.threshold) if self.threshold.is_integer() else self.threshold
-        return f"{self.metric} {_COMPARISONS[self.comparison][0]} {threshold}"
+        return f"{self.metric} {_COMPARISONS[self.comparison][0]} {repr(self.threshold).removesuffix('.0')}"
 
     def judge(self, batch: Batch) -> NDArray[np.intp]:
         """The rows of the events for which the rule fires, in order. An event without the metric is none."""
@@ -110,12 +110,22 @@ def parse_event(text: str) -> tuple[str, str, float, tuple[Matcher, ...]]:
         raise ValueError(f"{comparison!r} is no comparison; {form}")
     try:
         threshold = float(str(tree.rhs))
+        if math.isnan(threshold) or tree.modifier is not None:
+            raise ValueError
     except ValueError:
         raise ValueError(f"{str(tree.rhs)!r} is no number; {form}") from None
     selector = tree.lhs
     if selector.name is None or selector.offset is not None or selector.at is not None:
         raise ValueError(f"{text!r} needs a metric's name, without offset or @; {form}")
+    if selector.matchers.or_matchers:
+        raise ValueError(f"{text!r} joins matchers by or, which is not supported; write two rules")
     matchers = tuple(Matcher(found.name, str(found.op), found.value) for found in selector.matchers.matchers)
+    for matcher in matchers:
+        if matcher.op in ("MatchOp.Re", "MatchOp.NotRe"):
+            try:
+                re.compile(matcher.value)
+            except re.error as error:
+                raise ValueError(f"{matcher.value!r} is no regular expression: {error}") from None
     return selector.name, comparison, threshold, matchers
 
 
@@ -125,12 +135,16 @@ _RULE_FIELDS = {"alert", "event", "labels", "annotations"}
 def read_rules(path: Path) -> list[EventRule]:
     """The rules of a file. WrongSetting with file, line and reason when anything in it is wrong."""
     try:
-        root = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+        content = path.read_text("utf-8")
+        root = yaml.compose(content, Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise WrongSetting(f"{path}: {error}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise WrongSetting(f"{path}:{line}: not YAML: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = content.count("\n", 0, error.position) + 1
+        raise WrongSetting(f"{path}:{line}: not YAML: {error.reason}") from None
     if root is None:
         return []
 
@@ -142,6 +156,8 @@ def read_rules(path: Path) -> list[EventRule]:
             raise wrong(node, f"{what} must be a mapping with {', '.join(sorted(allowed))}")
         found: dict[str, yaml.Node] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise wrong(key, f"a field of {what} is a word")
             if key.value not in allowed:
                 near = difflib.get_close_matches(str(key.value), allowed, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(allowed))}"

@@ -1,7 +1,6 @@
 """Runs the loops: each `run_once` again and again, with pauses, through failures, until it is told to stop."""
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ _PATIENCE_SECONDS = (0.1, 0.3, 1, 2)
 
 
 class Stop:
-    """Set by SIGTERM and SIGINT, or when the process that started this one is gone."""
+    """Set by SIGTERM and SIGINT; the lifeline sends one when the process that started this one is gone."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -26,7 +25,6 @@ class Stop:
         """Call in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._event.set())
-        watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
     def set(self) -> None:
         self._event.set()
@@ -53,24 +51,6 @@ class Pulse:
         """What is wrong, or None."""
         quiet = time.monotonic() - self._beat_at
         return None if quiet < self._limit_seconds else f"the loop has not come round for {quiet:.0f} seconds"
-
-
-LIFELINE = "_MM_LIFELINE"
-"""The environment variable with the file descriptor that is open as long as the parent lives."""
-
-
-def watch_parent(when_gone: Callable[[], None]) -> None:
-    """Call `when_gone` when the parent that gave us a lifeline dies, however it dies."""
-    descriptor = os.environ.pop(LIFELINE, "")
-    if not descriptor:
-        return
-
-    def watch() -> None:
-        while os.read(int(descriptor), 1):
-            pass
-        when_gone()
-
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
 def run_loop(

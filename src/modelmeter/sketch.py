@@ -6,6 +6,7 @@ and the same on every machine. A quantile read from bins is within 1.1 % of the 
 (https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram).
 """
 
+import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,10 +28,20 @@ _CELLS_PER_OCTAVE = 2 ** (52 - _SHIFT)
 _SMALLEST_NORMAL = np.finfo(np.float64).tiny
 
 
+def _border(number: int) -> int:
+    """floor((2^(number/32) - 1) 2^52): the last mantissa at or below a bin's border. 2^52 for 32: the next octave.
+
+    The root of degree 32 is five square roots; a floor of floors is exact. Floats are not: exp2 is off by one for 12.
+    """
+    power: int = 1 << (52 * BINS_PER_OCTAVE + number)
+    for _ in range(SCALE):
+        power = math.isqrt(power)
+    return power - (1 << 52)
+
+
 def _tables() -> tuple[NDArray[np.int32], Ints]:
     """For each cell (the upper 20 bits of a float): the bin at its start, and the bits where the next bin begins."""
-    borders = np.floor((np.exp2(np.arange(BINS_PER_OCTAVE + 1) / BINS_PER_OCTAVE) - 1) * 2.0**52)
-    borders = borders.astype(np.int64)  # 2^52 for the last: it is the next octave
+    borders = np.array([_border(number) for number in range(BINS_PER_OCTAVE + 1)])
     starts = np.arange(_CELLS_PER_OCTAVE, dtype=np.int64) << _SHIFT
     first = np.searchsorted(borders, starts, side="right") - 1
     exponents = np.arange(2048, dtype=np.int64)
@@ -146,8 +157,16 @@ def quantiles(sketch: Sketch, qs: Iterable[float], low: float, high: float) -> l
             right = high
         if below >= total - 1:
             left = high
-        answers.append(float(left + (right - left) * (rank - below)) if left != right else float(left))
+        answers.append(_between(float(left), float(right), rank - below))
     return answers
+
+
+def _between(left: float, right: float, share: float) -> float:
+    """The value at `share` in [0, 1) of the way from left to right; no rounding or overflow carries it past them."""
+    way = right - left
+    if math.isinf(way):
+        return left * (1 - share) + right * share
+    return min(left + way * share, right)
 
 
 # The stored form. Byte 0: bits 0-1 log2 of the bytes a count takes, bit 2 list form, bit 3 negatives, bit 4 zeros.
@@ -234,7 +253,7 @@ def _encode_positive(bins: NDArray[np.int32], starts: Ints, sizes: Ints, zeros: 
         lows[filled] = np.minimum.reduceat(bins, starts[filled])
         highs[filled] = np.maximum.reduceat(bins, starts[filled])
     lengths = highs - lows + 1
-    listed = sizes * 4 <= 4 + lengths  # a width over one byte needs more values than the list form can win with
+    listed = sizes * 4 <= 4 + lengths
     dense = np.flatnonzero(~listed)
     counts_at = np.zeros(starts.size, np.int64)
     counts = np.zeros(0, np.int64)
@@ -251,6 +270,7 @@ def _encode_positive(bins: NDArray[np.int32], starts: Ints, sizes: Ints, zeros: 
             counts = np.bincount(where if dense.size == starts.size else where[~listed[group]])
         largest[dense] = np.maximum.reduceat(counts, counts_at[dense])
     codes = np.digitize(largest, (2**8, 2**16, 2**32))
+    listed |= sizes * 4 <= 4 + (lengths << codes)
     narrowed: dict[int, bytes] = {code: counts.astype(_WIDTHS[code]).tobytes() for code in set(codes[dense].tolist())}
     raw_bins = bins.astype(_BIN).tobytes()
     encoded = []

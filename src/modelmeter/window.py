@@ -10,9 +10,9 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 WEEK = 7 * DAY
 
-# The instants that every part of the system can hold (datetime, Postgres, JSON's float64 seconds).
+# The instants that every part of the system can hold (datetime, Postgres, JSON's float64 seconds), whole days of them.
 EARLIEST = 0
-LATEST = 253_402_300_799 * SECOND
+LATEST = 253_402_214_400 * SECOND
 
 RESOLUTIONS: dict[str, int] = {"1m": MINUTE, "1h": HOUR, "1d": DAY}
 """Name to width in microseconds, finest first. Each divides the next."""
@@ -28,8 +28,8 @@ _UNITS = {
     "y": 365 * DAY,
 }
 _DURATION_PART = re.compile(r"(\d+)(us|ms|[smhdwy])")
-_DURATION = re.compile(r"(?:\d+(?:us|ms|[smhdwy]))+")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_DURATION = re.compile(r"(?=\d)(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?(\d+us)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ def unix_to_micros(value: float) -> int:
     else nanoseconds. ValueError outside 1970 to 9999.
     """
     size = abs(value)
+    if not size < 1e308:
+        raise ValueError(f"{value!r:.60} is outside the years 1970 to 9999")
     if size < 1e11:
         micros = value * SECOND if isinstance(value, int) else round(value * SECOND)
     elif size < 1e14:
@@ -97,7 +99,10 @@ def rfc3339_to_micros(text: str) -> int:
         raise ValueError(f"{text!r} is no RFC 3339 time like 2026-01-31T12:00:00Z") from None
     if instant.tzinfo is None:
         raise ValueError(f"{text!r} has no offset; end it with Z or +00:00")
-    return to_micros(instant)
+    micros = to_micros(instant)
+    if not EARLIEST <= micros <= LATEST:
+        raise ValueError(f"{text!r} is outside the years 1970 to 9999")
+    return micros
 
 
 def parse_instant(text: str, now: int) -> int:

@@ -13,6 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg.errors import (
+    InsufficientPrivilege,
+    InvalidSchemaName,
+    ProgramLimitExceeded,
+    UndefinedColumn,
+    UndefinedFunction,
+    UndefinedTable,
+)
 
 from modelmeter import rollup
 from modelmeter.batch import Batch, concat, take
@@ -26,6 +34,8 @@ from modelmeter.window import DAY, HOUR, MINUTE, SECOND
 
 log = logging.getLogger(__name__)
 
+_NOT_OF_THE_ROWS = (UndefinedTable, UndefinedColumn, UndefinedFunction, InvalidSchemaName, InsufficientPrivilege)
+
 OnStored = Callable[[Sequence[Batch]], None]
 
 
@@ -35,6 +45,7 @@ class Stored:
 
     messages: int = 0
     events: int = 0
+    dead_letters: int = 0
     seconds: float = 0
     lag_seconds: float = 0
 
@@ -69,12 +80,10 @@ class Worker:
             self._release(claim)
             if not _is_permanent(error):
                 raise
-            self._suspect(claim, error)
-            return Stored()
+            return self._suspect(claim, error)
         except (ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
             self._release(claim)
-            self._suspect(claim, error)
-            return Stored()
+            return self._suspect(claim, error)
         except BaseException:
             self._release(claim)
             raise
@@ -94,23 +103,27 @@ class Worker:
         self._catalog.forget()
         self._consumer.close()
 
-    def _suspect(self, claim: Claim, error: Exception) -> None:
-        """Something in this claim cannot be stored: look at its messages one by one, bury the one that it is."""
-        if len(claim.payloads) > 1:
+    def _suspect(self, claim: Claim, error: Exception) -> Stored:
+        """Something in this claim cannot be stored: look at its messages one by one, bury the one that it is.
+
+        A message alone gets its second chance too: what was remembered of the database may have been stale.
+        """
+        if len(claim.payloads) > 1 or not self._careful:
             log.warning(
                 "a claim of %d messages cannot be stored (%s); trying them one by one", len(claim.payloads), error
             )
             self._careful = len(claim.payloads) + 1
-            return
+            return Stored()
         again = self._consumer.claim(self._config.claim_limit_events, self._config.claim_limit_bytes, 1)
         if again is None:
-            return
-        if again.payloads == claim.payloads:
-            log.error("a message cannot be stored and goes to the dead letters: %s", error)
-            again.fail(0, f"{type(error).__name__}: {error}")
-            again.complete()
-        else:
+            return Stored()
+        if again.payloads != claim.payloads:
             again.release()
+            return Stored()
+        log.error("a message cannot be stored and goes to the dead letters: %s", error)
+        again.fail(0, f"{type(error).__name__}: {error}")
+        again.complete()
+        return Stored(dead_letters=1)
 
     def _store(self, claim: Claim) -> tuple[Stored, list[Batch]]:
         messages: list[Message] = []
@@ -142,6 +155,7 @@ class Worker:
             Stored(
                 len(claim.payloads),
                 sum(len(batch) for batch in batches),
+                len(claim.payloads) - len(messages),
                 lag_seconds=max(time.time() - oldest / 1e6, 0) if oldest else 0,
             ),
             batches,
@@ -219,5 +233,6 @@ def sort_order(stream: NDArray[np.int32], timestamp: NDArray[np.int64]) -> NDArr
 
 
 def _is_permanent(error: psycopg.Error) -> bool:
-    """Whether the same rows would be refused again."""
-    return isinstance(error, (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError))
+    """Whether it is the rows that are refused, and not the schema or our rights that are amiss for a while."""
+    refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, ProgramLimitExceeded)
+    return isinstance(error, refused) and not isinstance(error, _NOT_OF_THE_ROWS)

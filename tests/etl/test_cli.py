@@ -15,9 +15,7 @@ RUNNER = CliRunner()
 
 
 def call(*arguments: object, env: dict[str, str] | None = None) -> Result:
-    return RUNNER.invoke(
-        etl_app, [str(argument) for argument in arguments], env={"COLUMNS": "200", **(env or {})}
-    )
+    return RUNNER.invoke(etl_app, [str(argument) for argument in arguments], env={"COLUMNS": "200", **(env or {})})
 
 
 @pytest.fixture
@@ -68,9 +66,7 @@ def test_files_of_one_content_count_once(stub: Stub, csv: Path, tmp_path: Path) 
 def test_wrong_input_is_a_clear_error_and_nothing_is_sent(
     stub: Stub, csv: Path, arguments: list[str], message: str
 ) -> None:
-    result = call(
-        "load", *(argument.format(csv=csv) for argument in arguments), env={"STATS_API_URL": stub.url}
-    )
+    result = call("load", *(argument.format(csv=csv) for argument in arguments), env={"STATS_API_URL": stub.url})
     assert result.exit_code == 2
     assert message in result.stderr
     assert not stub.requests
@@ -123,9 +119,7 @@ def test_ctrl_c_says_how_far_it_came_and_a_second_run_counts_nothing_twice(stub:
 
 
 def test_demo_streams_and_tells_what_was_acknowledged(stub: Stub) -> None:
-    result = call(
-        "demo", "--duration", "0.4", "--rate", 500, "--history", "1m", "--models", 2, "--url", stub.url
-    )
+    result = call("demo", "--duration", "0.4", "--rate", 500, "--history", "1m", "--models", 2, "--url", stub.url)
     assert result.exit_code == 0, result.output
     assert f"{stub.events.height:,} events acknowledged" in result.stdout
     assert "Llama v2 drifts; Mistral v1 had an incident." in result.stdout

@@ -54,9 +54,7 @@ def test_events_are_in_order_within_the_time_and_well_formed() -> None:
 def test_the_incident_collapses_one_version_for_a_while_and_no_other() -> None:
     events = demo.demo_events(3, 1, NOON, NOON + HOUR, 20)
     incident = demo.story_of(NOON, NOON + HOUR).incident
-    inside = pl.col("timestamp").is_between(
-        to_datetime(incident.start), to_datetime(incident.end), closed="left"
-    )
+    inside = pl.col("timestamp").is_between(to_datetime(incident.start), to_datetime(incident.end), closed="left")
     broken = of(demo.incident_version(3))
     during, rest = events.filter(broken & inside), events.filter(~(broken & inside))
     assert during.height > 500

@@ -48,9 +48,7 @@ def parquet(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "name", ["run.csv", "run.csv.gz", "run.tsv", "run.parquet", "run.ndjson", "run.jsonl.gz"]
-)
+@pytest.mark.parametrize("name", ["run.csv", "run.csv.gz", "run.tsv", "run.parquet", "run.ndjson", "run.jsonl.gz"])
 def test_every_kind_of_file_arrives_as_it_is(stub: Stub, tmp_path: Path, name: str) -> None:
     plain = tmp_path / name.removesuffix(".gz")
     kind = plain.suffix
@@ -124,9 +122,7 @@ def test_without_timestamps_a_file_written_anew_is_another_report(tmp_path: Path
 
 
 def test_columns_are_mapped_and_a_version_stays_as_written(stub: Stub, tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "f.csv", "model,build,when,acc,ok,env\nm,1.10,2026-01-31 12:00,0.5,true,prod\nm,1.9,,,,\n"
-    )
+    path = write(tmp_path / "f.csv", "model,build,when,acc,ok,env\nm,1.10,2026-01-31 12:00,0.5,true,prod\nm,1.9,,,,\n")
     renames = parse_renames(["model=name", "build=version", "when=timestamp", "acc=prediction_accuracy"])
     run(stub, prepare(path, Options(renames)))
     assert stub.events.to_dict(as_series=False) == {
@@ -170,9 +166,7 @@ def test_sql_that_groups_gives_the_same_slices_in_every_run(stub: Stub, parquet:
 
 def test_ndjson_keeps_a_field_that_comes_late_and_skips_empty_lines(stub: Stub, tmp_path: Path) -> None:
     line = '{"name":"m","version":1,"x":1}\n'
-    path = write(
-        tmp_path / "f.ndjson", line * 2_000 + "\n" + '{"name":"m","version":"b","x":2.5,"env":"prod"}\n'
-    )
+    path = write(tmp_path / "f.ndjson", line * 2_000 + "\n" + '{"name":"m","version":"b","x":2.5,"env":"prod"}\n')
     assert run(stub, prepare(path, Options())).accepted == 2_001
     assert stub.events.row(-1, named=True) == {"name": "m", "version": "b", "x": 2.5, "env": "prod"}
     assert stub.events["version"].unique().sort().to_list() == ["1", "b"]

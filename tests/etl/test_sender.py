@@ -35,18 +35,14 @@ def test_a_url_may_end_in_stats_or_events_or_not(ending: str) -> None:
     assert base_url(f"http://host:8000/prefix{ending}") == "http://host:8000/prefix"
 
 
-@pytest.mark.parametrize(
-    "url", ["localhost:8000", "ftp://host", "http://", "", "http://host/?x=1", "http://[::1"]
-)
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "", "http://host/?x=1", "http://[::1"])
 def test_a_url_that_cannot_work_is_a_wrong_setting(url: str) -> None:
     with pytest.raises(WrongSetting, match=r"http://127\.0\.0\.1:8000"):
         base_url(url)
 
 
 @given(st.integers(0, 2000), st.floats(0, 1))
-def test_a_wait_is_never_longer_than_the_cap_and_never_under_half_of_the_first(
-    attempt: int, jitter: float
-) -> None:
+def test_a_wait_is_never_longer_than_the_cap_and_never_under_half_of_the_first(attempt: int, jitter: float) -> None:
     assert 0.125 <= backoff_seconds(attempt, 0.25, 30, jitter) <= 30
 
 

@@ -32,9 +32,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
         (None, None),
     ],
 )
-def test_text_is_read_as_utc_and_what_is_no_time_as_nothing(
-    text: str | None, instant: datetime | None
-) -> None:
+def test_text_is_read_as_utc_and_what_is_no_time_as_nothing(text: str | None, instant: datetime | None) -> None:
     assert to_times(pl.Series([text], dtype=pl.String)).to_list() == [instant]
 
 
@@ -102,9 +100,7 @@ def test_rows_become_events_and_those_without_a_readable_time_are_refused() -> N
 
 def test_a_missing_name_lists_the_columns_and_suggests_a_map() -> None:
     schema = {"nme": pl.String(), "version": pl.String(), "x": pl.Float64()}
-    with pytest.raises(
-        WrongSetting, match=r"no such column. The columns are: nme, version, x.*--map nme=name"
-    ):
+    with pytest.raises(WrongSetting, match=r"no such column. The columns are: nme, version, x.*--map nme=name"):
         check_schema(schema, "f.csv")
 
 

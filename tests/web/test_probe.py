@@ -1,6 +1,5 @@
 """/healthz and /metrics of the processes without an API; the API's last seconds."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -14,10 +13,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from starlette.types import Message
 
-from modelmeter.app import make_api
-from modelmeter.config import Config
 from modelmeter.errors import WrongSetting
 from modelmeter.runner import Pulse
 from modelmeter.web.probe import probes
@@ -53,25 +49,6 @@ def test_a_taken_port_is_a_wrong_setting() -> None:
         pass
 
 
-def test_while_draining_every_answer_closes_its_connection() -> None:
-    async def ask(*, draining: bool) -> dict[bytes, bytes]:
-        sent: list[Message] = []
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        api = make_api(Config(database_url="postgresql://127.0.0.1:1/none"), lambda: draining)
-        scope = {"type": "http", "method": "GET", "path": "/healthz", "headers": [], "query_string": b""}
-        await api(scope, receive, send)
-        return dict(sent[0]["headers"])
-
-    assert b"connection" not in asyncio.run(ask(draining=False))
-    assert asyncio.run(ask(draining=True))[b"connection"] == b"close"
-
-
 @contextlib.contextmanager
 def process(role: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     child = subprocess.Popen([sys.executable, "-m", "modelmeter", role], env={**os.environ, **settings})
@@ -98,27 +75,6 @@ def until_answers(url: str) -> None:
         except httpx.TransportError:
             assert time.monotonic() < deadline, f"{url} does not answer"
             time.sleep(0.05)
-
-
-def test_a_draining_api_answers_new_connections_and_ends_the_old_ones() -> None:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/healthz"
-    settings = {
-        "MODELMETER_PORT": str(port),
-        "MODELMETER_DRAIN_SECONDS": "1.5",
-        "MODELMETER_DATABASE_URL": "postgresql://127.0.0.1:1/none",
-    }
-    with process("api", **settings) as api, httpx.Client() as client:
-        until_answers(url)
-        assert "connection" not in client.get(url).headers
-        api.send_signal(signal.SIGTERM)
-        answer = client.get(url)
-        while "connection" not in answer.headers:  # the signal is on its way
-            answer = client.get(url)
-        assert answer.status_code == 200
-        assert answer.headers["connection"] == "close"
-        assert httpx.get(url).status_code == 200
-        api.wait(10)
 
 
 @pytest.mark.parametrize("role", ["worker", "keeper"])

@@ -68,12 +68,11 @@ def rollups_of(data: bytes) -> Rollups:
         sketches.append(data[at : at + length])
         at += length
     octets = np.frombuffer(data, np.uint8)
-    where = np.asarray(offsets)[:, None] + np.arange(size)
+    where = np.asarray(offsets, np.intp)[:, None] + np.arange(size)
     rows = octets[where].view(_ROLLUP).ravel()
-    columns = {
-        name: rows[name].astype(_ROLLUP[name].newbyteorder("=")) + (POSTGRES_EPOCH if name in _INSTANTS else 0)
-        for name in FIELDS
-    }
+    columns = {name: rows[name].astype(_ROLLUP[name].newbyteorder("=")) for name in FIELDS}
+    for name in _INSTANTS:
+        columns[name] += POSTGRES_EPOCH
     return Rollups(**columns, sketch=sketches)
 
 

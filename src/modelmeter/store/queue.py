@@ -44,6 +44,8 @@ class PostgresProducer:
                 with contextlib.suppress(psycopg.Error):
                     await connection.close()
             connection = None
+            if isinstance(error, psycopg.errors.UndefinedTable):
+                raise Unavailable("the schema is not there yet; run: modelmeter migrate") from None
             raise Unavailable(f"the database is away: {_reason(error)}", retry_after_seconds=1) from error
         except BaseException:
             if connection is not None:  # cancelled in the middle: the connection's state is unknown
@@ -101,19 +103,14 @@ class PostgresConsumer:
         """Some messages within the limits (at least one, if there is one); None when there are none."""
         connection = self._connect()
         picked = connection.execute(SQL["pick"], (limit_messages,), prepare=True).fetchall()
+        while (fitting := _fitting(picked, limit_events, limit_bytes)) < len(picked):
+            connection.rollback()  # what does not fit is for the others
+            picked = connection.execute(SQL["pick"], (fitting,), prepare=True).fetchall()
         if not picked:
             connection.rollback()
             return None
-        ids: list[int] = []
-        slots: set[int] = set()
-        events = size = 0
-        for message_id, slot, its_events, its_bytes in picked:
-            events += its_events
-            size += its_bytes
-            if ids and (events > limit_events or size > limit_bytes):
-                break
-            ids.append(message_id)
-            slots.add(slot)
+        ids = [message_id for message_id, *_ in picked]
+        slots = {slot for _, slot, *_ in picked}
         rows = connection.execute(SQL["take"], (ids, list(slots)), prepare=True, binary=True).fetchall()
         return PostgresClaim(connection, rows)
 
@@ -139,6 +136,17 @@ class PostgresConsumer:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _fitting(picked: list[tuple[int, int, int, int]], limit_events: int, limit_bytes: int) -> int:
+    """How many of these, from the first on, are within the limits; one at least."""
+    events = size = 0
+    for number, (_, _, its_events, its_bytes) in enumerate(picked):
+        events += its_events
+        size += its_bytes
+        if number and (events > limit_events or size > limit_bytes):
+            return number
+    return len(picked)
 
 
 def _reason(error: BaseException) -> str:

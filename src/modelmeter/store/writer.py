@@ -106,4 +106,5 @@ def write_rollups(connection: Connection, rollups: Rollups, table: str) -> None:
 
 def bury(connection: Connection, payload: bytes, events: int, reason: str) -> None:
     """A message that cannot be stored goes to the dead letters, in the transaction that `connection` has open."""
-    connection.execute(SQL["bury"], (reason, events, payload))
+    readable = reason.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    connection.execute(SQL["bury"], (readable, events, payload))

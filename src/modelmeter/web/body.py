@@ -36,6 +36,19 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+async def discard_body(receive: Receive, limit: int) -> None:
+    """Read what is left of a body, up to `limit` bytes, and forget it.
+
+    A connection that is closed on unread bytes is reset, and the answer that says why is lost with it.
+    """
+    size = 0
+    while size <= limit:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
+        size += len(message.get("body", b""))
+
+
 def unpack(body: bytes, encoding: str, limit: int) -> bytes:
     """The body behind its Content-Encoding. TooLarge beyond `limit`, Malformed when broken or cut off."""
     encoding = encoding.strip().lower()

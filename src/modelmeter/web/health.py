@@ -22,7 +22,7 @@ def make_router(gate: Gate) -> APIRouter:
         trouble = gate.trouble
         if trouble is None:
             return Response('{"status":"ready"}', media_type="application/json")
-        response = problem(503, "Service unavailable", f"the database is away: {trouble}")
+        response = problem(503, "Service unavailable", trouble)
         response.headers["Retry-After"] = "1"
         return response
 

@@ -17,7 +17,7 @@ from modelmeter.ingester import Ingester
 from modelmeter.message import id_of_key
 from modelmeter.queue import Backlog, Producer
 from modelmeter.store.registry import read_registry
-from modelmeter.web.body import Disconnected, read_body, unpack
+from modelmeter.web.body import Disconnected, discard_body, read_body, unpack
 from modelmeter.web.problem import problem_of
 from modelmeter.window import SECOND
 
@@ -55,7 +55,7 @@ class Gate:
         self._streams: set[bytes] = set()
         self._metrics: set[str] = set()
         self._ready = False
-        self._trouble = "starting"
+        self._trouble = "starting; the database has not answered yet"
         self._backlog = Backlog(0, 0, 0, 0)
         self.buffered_bytes = 0
 
@@ -77,7 +77,8 @@ class Gate:
                 self._report()
                 await asyncio.sleep(max(_BACKLOG_SECONDS, 10 * (loop.time() - began)))
             except (psycopg.Error, ModelmeterError, OSError) as error:
-                self._trouble = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                self._trouble = reason if isinstance(error, ModelmeterError) else f"the database is away: {reason}"
                 self._ready = False
                 due = 0
                 await asyncio.sleep(_BACKLOG_SECONDS)
@@ -98,7 +99,7 @@ class Gate:
     def check(self, size: int) -> None:
         """Raise when a body of `size` bytes cannot be taken now."""
         if not self._ready:
-            raise Unavailable(f"the database is away: {self._trouble}", retry_after_seconds=1)
+            raise Unavailable(self._trouble, retry_after_seconds=1)
         if self._backlog.bytes > self._config.queue_limit_bytes:
             raise Busy(
                 f"the queue holds {self._backlog.bytes} bytes, over its limit of {self._config.queue_limit_bytes}; "
@@ -176,9 +177,16 @@ class Ingest:
         if len(key) > _KEY_LIMIT_BYTES:
             raise Malformed(f"the Idempotency-Key is over {_KEY_LIMIT_BYTES} bytes")
         limit = self._config.body_limit_bytes
-        if length > limit:
-            raise TooLarge(f"the body is {length} bytes, over {limit}; send fewer events at a time", limit_bytes=limit)
-        self._gate.check(length)
+        try:
+            if length > limit:
+                raise TooLarge(
+                    f"the body is {length} bytes, over {limit}; send fewer events at a time", limit_bytes=limit
+                )
+            self._gate.check(length)
+        except ModelmeterError:
+            if not any(header == b"expect" for header, _ in scope["headers"]):
+                await discard_body(receive, limit)
+            raise
         self._gate.buffered_bytes += length
         try:
             body = await read_body(receive, limit)

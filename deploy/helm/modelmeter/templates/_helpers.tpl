@@ -25,8 +25,8 @@
 
 {{- define "modelmeter.queueKind" -}}
 {{- $scheme := regexFind "^[a-z]+" .Values.queue.url -}}
-{{- if has $scheme (list "nats" "tls") -}}nats
-{{- else if has $scheme (list "pubsub" "gcppubsub") -}}pubsub
+{{- if eq $scheme "nats" -}}nats
+{{- else if eq $scheme "pubsub" -}}pubsub
 {{- else -}}postgres
 {{- end -}}
 {{- end -}}
@@ -143,16 +143,20 @@ securityContext:
       key: {{ ternary "url" .Values.database.key .Values.database.bundled.enabled }}
 {{- end -}}
 
+{{- define "modelmeter.queueEnv" -}}
+- name: MODELMETER_QUEUE
+  {{- if .Values.queue.existingSecret }}
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.queue.existingSecret }}, key: {{ .Values.queue.key }}}
+  {{- else }}
+  value: {{ .Values.queue.url | quote }}
+  {{- end }}
+{{- end -}}
+
 {{- define "modelmeter.env" -}}
 {{- $values := .root.Values -}}
 {{ include "modelmeter.databaseEnv" .root }}
-- name: MODELMETER_QUEUE
-  {{- if $values.queue.existingSecret }}
-  valueFrom:
-    secretKeyRef: {name: {{ $values.queue.existingSecret }}, key: {{ $values.queue.key }}}
-  {{- else }}
-  value: {{ $values.queue.url | quote }}
-  {{- end }}
+{{ include "modelmeter.queueEnv" .root }}
 - name: MODELMETER_GRACE_SECONDS
   value: {{ .graceSeconds | quote }}
 {{- if $values.rules }}

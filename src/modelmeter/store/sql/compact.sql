@@ -16,12 +16,13 @@ FROM unnest(%s::int[], %s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS n 
 WHERE s.stream_id = n.stream_id;
 
 -- name: small_chunks
--- Groups of at least so many chunks of one stream, day and size class; of a day that is over, any two. Index: none.
-SELECT stream_id, day, minutely, min(class), max(class) FROM (
-    SELECT stream_id, minutely, date_trunc('day', start_at, 'UTC') AS day, floor(log(8, count))::int AS class
+-- Groups of at least so many chunks of one stream, set of metrics, day and size class; of a day that is over, any two.
+-- Index: none.
+SELECT stream_id, metrics, day, minutely, min(class), max(class) FROM (
+    SELECT stream_id, metrics, minutely, date_trunc('day', start_at, 'UTC') AS day, floor(log(8, count))::int AS class
     FROM modelmeter.chunk WHERE count < %(small)s
 ) AS classed
-GROUP BY stream_id, day, minutely, CASE WHEN day < %(today)s THEN 0 ELSE class END
+GROUP BY stream_id, metrics, day, minutely, CASE WHEN day < %(today)s THEN 0 ELSE class END
 HAVING count(*) >= CASE WHEN day < %(today)s THEN 2 ELSE 8 END
 LIMIT 500;
 
@@ -29,7 +30,7 @@ LIMIT 500;
 -- The chunks of such a group, out of their table. Index: chunk_stream.
 DELETE FROM modelmeter.chunk WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM modelmeter.chunk WHERE stream_id = %(stream)s AND start_at >= %(day)s
-        AND start_at < %(day)s + interval '1 day' AND count < %(small)s
+        AND start_at < %(day)s + interval '1 day' AND count < %(small)s AND metrics = %(metrics)s::int[]
         AND minutely = %(minutely)s AND floor(log(8, count))::int BETWEEN %(low)s AND %(high)s
     LIMIT 2000
 )) AND stream_id = %(stream)s AND start_at >= %(day)s AND start_at < %(day)s + interval '1 day'

@@ -1,4 +1,4 @@
-"""Write k8s/: the chart's render for those without Helm. tests/deploy holds the two together. Run by script/manifests."""
+"""Write k8s/: the chart rendered for those without Helm. tests/deploy holds the two together."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ _PIPELINE = """\
 #   kubectl apply -f k8s/pipeline.yaml
 #   kubectl port-forward svc/modelapi 8080:80    # then: curl http://localhost:8080/stats/Llama/v1
 #
-# docs/kubernetes.md goes on from here. Rendered from deploy/helm/modelmeter/ci/minikube-values.yaml by script/manifests.
+# docs/kubernetes.md goes on from here. Made by script/manifests from deploy/helm/modelmeter/ci/minikube-values.yaml.
 """
 _PRODUCTION = """\
 # Rendered from deploy/helm/modelmeter/ci/production-values.yaml by script/manifests; change it with a kustomization.
@@ -34,9 +34,7 @@ def render(values: dict[str, Any], name: str = "modelmeter", namespace: str = "d
     with helm.Chart.load(CHART) as chart:
         chart.validate_schema(values)
         found = chart.render(values, name=name, namespace=namespace)
-    return {
-        path.removeprefix("modelmeter/templates/"): text for path, text in found.items() if path.endswith(".yaml")
-    }
+    return {path.removeprefix("modelmeter/templates/"): text for path, text in found.items() if path.endswith(".yaml")}
 
 
 def read_values(name: str) -> dict[str, Any]:

@@ -22,9 +22,8 @@ def python_packages() -> list[dict[str, Any]]:
             "purl": purl,
             "bom-ref": purl,
         }
-        licence = package.metadata.get("License-Expression")
-        if licence:
-            component["licenses"] = [{"expression": licence}]
+        if "License-Expression" in package.metadata:
+            component["licenses"] = [{"expression": package.metadata["License-Expression"]}]
         found.append(component)
     return found
 

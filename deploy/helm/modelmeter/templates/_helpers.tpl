@@ -168,7 +168,8 @@ securityContext:
   value: "2"
 {{- range $name, $value := $values.config }}
 - name: MODELMETER_{{ upper $name }}
-  value: {{ $value | toString | quote }}
+  {{- /* Helm reads numbers as floats, and would write 8.589934592e+09. */}}
+  value: {{ if and (kindIs "float64" $value) (eq (floor $value) $value) }}{{ $value | int64 | quote }}{{ else }}{{ $value | toString | quote }}{{ end }}
 {{- end }}
 {{- end -}}
 

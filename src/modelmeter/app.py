@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,13 +21,15 @@ from modelmeter.notify.log import AlertLog
 from modelmeter.queue import Consumer, Producer
 from modelmeter.reader import Reader
 from modelmeter.rule import DEFAULT_RULES, read_rules
-from modelmeter.runner import Leadership, Stop, run_loop
+from modelmeter.runner import Leadership, Pulse, Stop, run_loop
+from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer
 from modelmeter.store.writer import Catalog
 from modelmeter.web import events, health, prometheus, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.path import as_sent
+from modelmeter.web.probe import probes
 from modelmeter.web.problem import on_bug, on_error, on_http_error
 from modelmeter.worker import Worker
 
@@ -146,10 +148,25 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+@contextlib.contextmanager
+def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
+    """What a process that is one loop needs: it stops at a signal, tells how it is, and waits for the schema."""
+    stop, pulse = Stop(), Pulse()
+    stop.install()
+    with contextlib.ExitStack() as stack:
+        if config.metrics_port:
+            stack.enter_context(probes(config.host, config.metrics_port, pulse.trouble))
+
+        def is_over(seconds: float) -> bool:
+            pulse.beat()
+            return stop.wait(seconds)
+
+        wait_for_schema(config.database_url, is_over)
+        yield stop, pulse
+
+
 def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
-    stop = Stop()
-    stop.install()
     alerts = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
     consumer = make_consumer(config)
     catalog = Catalog(config.database_url)
@@ -178,15 +195,14 @@ def run_worker(config: Config) -> None:
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
         return gathering if busy else _IDLE_SECONDS[idle]
 
-    run_loop("worker", run_once, stop, pause)
+    with _loop_of(config) as (stop, pulse):
+        run_loop("worker", run_once, stop, pause, pulse)
     consumer.close()
     catalog.close()
 
 
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough: the leader's."""
-    stop = Stop()
-    stop.install()
     leadership = Leadership(config.database_url, KEEPER_LOCK)
     compactor = Compactor(config)
     consumer = make_consumer(config)
@@ -197,4 +213,5 @@ def run_keeper(config: Config) -> None:
         consumer.tidy()
         return compactor.run_once()
 
-    run_loop("keeper", run_once, stop, lambda busy: 0.05 if busy else config.compact_interval_seconds)
+    with _loop_of(config) as (stop, pulse):
+        run_loop("keeper", run_once, stop, lambda busy: 0.05 if busy else config.compact_interval_seconds, pulse)

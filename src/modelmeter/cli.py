@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from modelmeter import __version__, lifeline
 from modelmeter.config import Config, default_data_dir, read_config
-from modelmeter.errors import ModelmeterError, Unavailable, WrongSetting
+from modelmeter.errors import ModelmeterError, WrongSetting
 
 _START, _CLUSTER, _UPKEEP = "Begin here", "For clusters, each a process", "Upkeep"
 
@@ -181,16 +181,14 @@ def keeper(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
 
 
 @app.command(rich_help_panel=_CLUSTER)
-def migrate(database_url: DatabaseUrl = None) -> None:
-    """Bring the database's schema up to this release. Safe to run twice; `serve` does it by itself."""
-    from psycopg import OperationalError  # noqa: PLC0415
+def migrate(
+    database_url: DatabaseUrl = None,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for a database that is away.")] = 0,
+) -> None:
+    """Bring the database's schema up to this release."""
+    from modelmeter.store.migrations import migrate_patiently  # noqa: PLC0415
 
-    from modelmeter.store.migrations import migrate as run  # noqa: PLC0415
-
-    try:
-        ran = run(_settings(database_url=database_url).database_url)
-    except OperationalError as error:
-        raise Unavailable(f"the database is away: {str(error).strip()}") from None
+    ran = migrate_patiently(_settings(database_url=database_url).database_url, wait)
     print("\n".join(f"ran {name}" for name in ran) or "the schema is up to date")
 
 

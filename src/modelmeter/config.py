@@ -44,6 +44,9 @@ class Config(BaseSettings):
     )
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of a worker's or keeper's own /healthz and /metrics; 0: none."
+    )
     grace_seconds: float = Field(10, gt=0, description="After SIGTERM, how long work in hand may take.")
     log_level: str = Field("info", description="debug, info, warning or error.")
 

@@ -21,6 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from modelmeter import window
+from modelmeter.arrow import unpacked_size
 from modelmeter.batch import (
     KEY_LIMIT_BYTES,
     METRIC_LIMIT,
@@ -34,7 +35,7 @@ from modelmeter.batch import (
     check_key,
     make_labels,
 )
-from modelmeter.errors import Malformed
+from modelmeter.errors import Malformed, TooLarge
 
 ERRORS_SHOWN = 100
 _SCHEMAS_KEPT = 64
@@ -204,8 +205,18 @@ class Decoder:
 
     # Arrow.
 
-    def arrow(self, body: bytes, bounds: Bounds) -> Decoded:
-        """An Arrow IPC stream: string columns are labels, number columns metrics. Malformed when unreadable."""
+    def arrow(self, body: bytes, bounds: Bounds, limit_bytes: int = 2**31) -> Decoded:
+        """An Arrow IPC stream: string columns are labels, number columns metrics. Malformed when unreadable.
+
+        TooLarge when it would be over `limit_bytes` unpacked.
+        """
+        try:
+            size = unpacked_size(body)
+        except ValueError as error:
+            raise Malformed(f"the body is no Arrow IPC stream: {error}") from None
+        if size > limit_bytes:
+            detail = f"the body is {size} bytes unpacked, over {limit_bytes}; send fewer events at a time"
+            raise TooLarge(detail, limit_bytes=limit_bytes)
         try:
             table = pl.read_ipc_stream(io.BytesIO(body)).rechunk()
         except (pl.exceptions.PolarsError, OSError, ValueError) as error:

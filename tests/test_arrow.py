@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modelmeter.arrow import unpacked_size
 from modelmeter.decoder import Bounds, Decoder
+from modelmeter.decoder.ipc import unpacked_size
 from modelmeter.errors import Malformed, TooLarge
 
 BOUNDS = Bounds(1_760_000_000_000_000, 0, 1_760_000_000_000_000)

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from modelmeter.batch import Batch, Refused
-from modelmeter.decoder import ERRORS_SHOWN, Bounds, Decoded, Decoder, _load_json, _load_ndjson
+from modelmeter.decoder import ERRORS_SHOWN, Bounds, Decoded, Decoder
+from modelmeter.decoder.strict import load_json, load_ndjson
 from modelmeter.errors import Malformed
 from modelmeter.window import DAY, LATEST, MINUTE, SECOND, to_datetime
 
@@ -87,7 +88,7 @@ def answer(read: Callable[..., Decoded], *sent: Any) -> Any:
 
 
 def strictly(body: bytes, bounds: Bounds, *, lines: bool) -> Any:
-    return answer(lambda: new_decoder()._strict((_load_ndjson if lines else _load_json)(body), body, bounds))
+    return answer(lambda: new_decoder()._strict((load_ndjson if lines else load_json)(body), body, bounds))
 
 
 # Bodies.

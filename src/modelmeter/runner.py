@@ -8,6 +8,7 @@ from collections.abc import Callable
 import psycopg
 
 from modelmeter import telemetry
+from modelmeter.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def run_loop(name: str, run_once: Callable[[], bool], stop: Stop, pause: Callabl
             busy = run_once()
         except Exception as error:
             telemetry.LOOP_ERRORS.labels(name).inc()
-            passing = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError))
+            passing = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError, Unavailable))
             if repr(error) != said:  # the same again is only counted
                 said = repr(error)
                 log.log(

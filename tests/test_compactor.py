@@ -1,6 +1,7 @@
 """Compaction changes no answer: on random histories, step by step, and when it is killed in the middle."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psycopg
@@ -252,8 +253,6 @@ def test_a_compactor_killed_at_any_statement_leaves_the_same_answers(
 
 
 def test_two_compactors_at_once_leave_the_same_answers(database_url: str, reader: Reader) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     rng = np.random.default_rng(11)
     events = random_events(rng, 600)
     for part in range(0, 600, 100):

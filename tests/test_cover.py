@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelmeter.reader import cover
+from modelmeter.fold import cover
 from modelmeter.window import DAY, HOUR, LATEST, MINUTE, Span, ceil, floor
 
 many = settings(max_examples=300, deadline=None, derandomize=True, database=None)

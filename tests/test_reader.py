@@ -7,8 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from modelmeter.compactor import Compactor
+from modelmeter.config import Config
 from modelmeter.errors import NotFound
-from modelmeter.reader import Event, Reader, cover
+from modelmeter.fold import cover
+from modelmeter.reader import Event, Reader
 from modelmeter.window import DAY, HOUR, LATEST, MINUTE, RESOLUTIONS, SECOND, Span, ceil, floor
 from tests.history import (
     NOON,
@@ -63,14 +66,11 @@ def test_a_cover_tiles_the_minutes_of_a_span_once_each(one: int, other: int) -> 
         width = RESOLUTIONS[table.removeprefix("rollup_")]
         assert first % width == later % width == 0
         if width > MINUTE:
-            assert span.start <= first and later <= span.end, "only a window of a minute may be cut through"
+            assert span.start <= first <= later <= span.end, "only a window of a minute may be cut through"
     assert [found for found in cover(span) if found[0] == "rollup_partial"] == [("rollup_partial", start, end)]
 
 
 def test_a_span_that_begins_just_after_the_hour_leaves_out_what_came_before(database_url: str, reader: Reader) -> None:
-    from modelmeter.compactor import Compactor
-    from modelmeter.config import Config
-
     events = [event(NOON + 1 * SECOND, drift=1), event(NOON + 40 * SECOND, drift=2), event(NOON + HOUR, drift=3)]
     store(database_url, *events)
     span = Span(NOON + 30 * SECOND, NOON + 2 * HOUR)

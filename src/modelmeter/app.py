@@ -29,7 +29,7 @@ from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import events, health, stats
+from modelmeter.web import events, health, prometheus, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.problem import on_error
@@ -141,6 +141,7 @@ def make_api(config: Config) -> ASGIApp:
     api.add_exception_handler(ModelmeterError, on_error)
     api.include_router(stats.make_router(reader))
     api.include_router(events.make_router(reader))
+    api.include_router(prometheus.make_router(config, reader))
     api.include_router(health.make_router(gate))
     events.describe_ingest(api)
     ingest = Ingest(config, gate, ingester)

@@ -64,6 +64,14 @@ class Config(BaseSettings):
         description="Events a second above which a stream gets rollups of a minute, not only of an hour; "
         "below it the raw events are as quick to read and much smaller.",
     )
+    query_timeout_seconds: float = Field(120, gt=0, description="How long a PromQL query may take.")
+    query_limit_samples: int = Field(
+        50_000_000, ge=1, description="Raw samples, and series times steps, that a PromQL query may hold in memory."
+    )
+    query_limit_series: int = Field(100_000, ge=1, description="Series that a PromQL query may touch.")
+    query_exact_limit_samples: int = Field(
+        10_000, ge=0, description="Up to so many samples a quantile over time is exact; beyond, within 1.1 %."
+    )
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
     ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")

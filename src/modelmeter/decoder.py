@@ -177,9 +177,9 @@ class Decoder:
         for index, event in enumerate(events):
             try:
                 pairs, instant, metrics, stamp = _read_event(event, bounds)
+                code = self.code_of(pairs.items())  # first: what is refused for its labels must use up no metric
                 for name in metrics:
                     self._admit_metric(name)
-                code = self.code_of(pairs.items())
             except Refused as refused:
                 decoded.refuse(index, refused)
                 continue

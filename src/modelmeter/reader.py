@@ -1,7 +1,5 @@
 """Answers from what is stored: stats of any span, exact to the microsecond, and the raw events.
 
-A span is covered by days, then hours, then minutes, from the folded rollups and the partials together; the minutes
-that the span cuts through, and the hours of slow streams, which have no minutes, are folded from raw chunks.
 One snapshot serves a whole answer. Readers never write.
 """
 
@@ -20,10 +18,10 @@ from modelmeter import rollup
 from modelmeter.batch import Labels, Refused, check_text
 from modelmeter.chunk import unpack_floats, unpack_ints
 from modelmeter.errors import NotFound, Unavailable
-from modelmeter.rollup import Rollups, Stats
-from modelmeter.store.rollups import read_rollups
+from modelmeter.fold import fold_span
+from modelmeter.rollup import Stats
 from modelmeter.store.sql import load
-from modelmeter.window import DAY, EARLIEST, HOUR, LATEST, MINUTE, Span, ceil, floor, to_datetime, to_micros
+from modelmeter.window import DAY, EARLIEST, LATEST, Span, floor, to_datetime, to_micros
 
 SQL = load("read.sql")
 _CONNECTIONS = 8
@@ -61,32 +59,6 @@ class Summary:
     metrics: dict[str, Stats]
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
-    """What tiles a span: rows of tables by window, and the raw events of slow streams where no whole hour fits."""
-
-    ranges: list[tuple[str, int, int]]
-    raw: list[Span]
-
-
-def cover(span: Span) -> Cover:
-    """(table, start, end) of whole windows, the coarsest that fit. The minutes that `span` cuts are included whole."""
-    start, end = floor(span.start, MINUTE), ceil(span.end, MINUTE)
-    ranges = [("rollup_partial_1m", start, end)]
-    hours = (min(ceil(span.start, HOUR), end), floor(span.end, HOUR))
-    if hours[0] >= hours[1]:
-        ranges.append(("rollup_1m", start, end))
-        return Cover(ranges, [span])
-    ranges += [("rollup_1m", start, hours[0]), ("rollup_1m", hours[1], end), ("rollup_partial_1h", *hours)]
-    days = (ceil(hours[0], DAY), floor(hours[1], DAY))
-    if days[0] >= days[1]:
-        ranges.append(("rollup_1h", *hours))
-    else:
-        ranges += [("rollup_1h", hours[0], days[0]), ("rollup_1h", days[1], hours[1]), ("rollup_1d", *days)]
-    edges = [Span(span.start, hours[0]), Span(hours[1], span.end)]
-    return Cover([one for one in ranges if one[1] < one[2]], [edge for edge in edges if edge.start < edge.end])
-
-
 def _can_be_stored(*texts: str) -> bool:
     """Whether Postgres can hold these; what it cannot hold, nothing is named."""
     try:
@@ -121,7 +93,7 @@ class Reader:
         self._pool.close()
 
     @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
+    def snapshot(self) -> Iterator[Connection]:
         """A connection in a read-only transaction that sees one state."""
         if self._pool.closed:
             self._pool.open()
@@ -156,7 +128,7 @@ class Reader:
 
     def models(self, name: str | None = None) -> list[Model]:
         """All models and versions; of one model, NotFound when there is none."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             if name is not None and not _can_be_stored(name):
                 raise self._no_model(connection, name, None)
             rows = connection.execute(SQL["models"], {"name": name}).fetchall()
@@ -178,12 +150,12 @@ class Reader:
     ) -> Summary:
         """Stats of the events in `span` with these labels, by metric. NotFound for an unknown model or metric."""
         span = _within_calendar(span)
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             streams = list(self._streams(connection, name, version, labels))
             metrics = None
             if metric is not None:
                 metrics = [rollup.EVENTS, self._metric_id(connection, metric)]
-            merged = rollup.merge(self._rollups(connection, streams, metrics, span), by_stream=False, by_window=False)
+            merged = rollup.merge(fold_span(connection, streams, metrics, span), by_stream=False, by_window=False)
             names = self._names(connection, merged.metric.tolist())
         summary = Summary(0, {})
         for row, metric_id in enumerate(merged.metric.tolist()):
@@ -196,7 +168,7 @@ class Reader:
     def events(self, name: str, version: str | None, span: Span, labels: dict[str, str], limit: int) -> list[Event]:
         """The newest `limit` raw events in `span`, newest first; those of one time by labels and metrics."""
         span = _within_calendar(span)
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             streams = self._streams(connection, name, version, labels)
             found: list[Event] = []
             scope: dict[str, Any] = {"streams": list(streams), "start": to_datetime(span.start)}
@@ -242,52 +214,6 @@ class Reader:
         # In which chunk and row an event lies changes with compaction; its place among its like must not.
         found.sort(key=lambda event: (-event.timestamp, event.labels, sorted(event.metrics.items())))
         return found[:limit]
-
-    def _rollups(self, connection: Connection, streams: list[int], metrics: list[int] | None, span: Span) -> Rollups:
-        """Partials whose merge is the fold of exactly the events in `span`."""
-        if span.start >= span.end:
-            return rollup.EMPTY
-        plan = cover(span)
-        rows = read_rollups(connection, plan.ranges, streams, metrics)
-        parts = [self._fold_raw(connection, streams, metrics, edge, minutely=False) for edge in plan.raw]
-        for minute in sorted({floor(edge, MINUTE) for edge in (span.start, span.end) if edge % MINUTE}):
-            # Partials that lie inside the span as a whole need no raw data; those that it cuts through do.
-            here = (rows.window == minute) & (rows.last_at < minute + MINUTE)
-            inside = (rows.first_at >= span.start) & (rows.last_at < span.end)
-            if (here & ~inside).any():
-                part = Span(max(minute, span.start), min(minute + MINUTE, span.end))
-                parts.append(self._fold_raw(connection, streams, metrics, part, minutely=True))
-                rows = rollup.select(rows, ~here)
-        return rollup.concat([rows, *parts])
-
-    @staticmethod
-    def _fold_raw(
-        connection: Connection, streams: list[int], metrics: list[int] | None, span: Span, *, minutely: bool
-    ) -> Rollups:
-        """The raw events in `span` of minutely chunks, or of the others, folded; all in window 0."""
-        scope = {
-            "streams": streams,
-            "start": to_datetime(span.start),
-            "end": to_datetime(span.end),
-            "day": to_datetime(floor(span.start, DAY)),
-            "minutely": minutely,
-        }
-        parts = [rollup.EMPTY]
-        for stream, count, its_metrics, columns in connection.execute(SQL["chunks"], scope, binary=True):
-            timestamp = unpack_ints(columns[0], count)
-            low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
-            if low == high:
-                continue
-            timestamp = timestamp[low:high]
-            ids = np.full(timestamp.size, stream, np.int32)
-            windows = np.zeros(timestamp.size, np.int64)
-            starts = np.zeros(1, np.int64)
-            parts.append(rollup.fold_events(ids, windows, timestamp, starts))
-            for metric, column in zip(its_metrics, columns[1:], strict=True):
-                if metrics is None or metric in metrics:
-                    values = unpack_floats(column, count)[low:high]
-                    parts.append(rollup.fold_metric(ids, metric, windows, timestamp, values, starts))
-        return rollup.concat(parts)
 
     def _streams(
         self, connection: Connection, name: str, version: str | None, labels: dict[str, str]

@@ -169,6 +169,11 @@ EMPTY = Rollups(
 )
 
 
+def renumber(rollups: Rollups, window: Ints) -> Rollups:
+    """The same partials with other windows, shape (n,)."""
+    return replace(rollups, window=window)
+
+
 def coarsen(rollups: Rollups, width: int) -> Rollups:
     """The same partials, their windows widened to `width` microseconds."""
     return replace(rollups, window=rollups.window - rollups.window % width)

@@ -125,7 +125,12 @@ class Gate:
                 "the workers are behind",
                 retry_after_seconds=5,
             )
-        if self.buffered_bytes + size > self._config.ingest_buffer_limit_bytes and self.buffered_bytes:
+        self.check_buffer(size)
+
+    def check_buffer(self, size: int, mine: int = 0) -> None:
+        """Raise when `size` bytes are too many beside the bodies in hand, of which `mine` are the same body's."""
+        others = self.buffered_bytes - mine
+        if others and others + size > self._config.ingest_buffer_limit_bytes:
             raise Busy(
                 f"over {self._config.ingest_buffer_limit_bytes} bytes of requests are in hand", retry_after_seconds=1
             )
@@ -207,8 +212,17 @@ class Ingest:
                 await discard_body(receive, limit)
             raise
         self._gate.buffered_bytes += length
+
+        def take(size: int) -> None:
+            """A body of unknown length counts as it comes."""
+            nonlocal length
+            if size > length:
+                self._gate.check_buffer(size, mine=length)
+                self._gate.buffered_bytes += size - length
+                length = size
+
         try:
-            body = await read_body(receive, limit)
+            body = await read_body(receive, limit, take)
             if encoding:
                 body = unpack(body, encoding.decode("latin-1"), limit)
             decoded = self._decode(kind, body)

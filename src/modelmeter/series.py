@@ -1,0 +1,325 @@
+"""The source of PromQL's evaluation: series of samples and folded windows out of Postgres.
+
+A metric's name is `__name__`; the labels of the stream are the labels. Windows that stand on the grid of a resolution
+come from rollups, as do a few windows that stand anywhere; all others are made from raw samples by the evaluator.
+A rollup's window is open on the right and PromQL's on the left: where an event lies on a border to the microsecond,
+raw samples decide.
+"""
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelmeter import rollup, sketch
+from modelmeter.batch import Labels
+from modelmeter.chunk import unpack_floats, unpack_ints
+from modelmeter.distance import value_of
+from modelmeter.fold import Connection, fold_raw, fold_span
+from modelmeter.promql.errors import too_many_samples
+from modelmeter.promql.labels import METRIC_NAME, make_labels
+from modelmeter.promql.labels import value_of as label_value
+from modelmeter.promql.matcher import Matcher
+from modelmeter.promql.source import Floats, Folded, Histograms, Ints, Samples, Statistic
+from modelmeter.rollup import Rollups
+from modelmeter.store.rollups import read_rollups
+from modelmeter.store.sql import load
+from modelmeter.window import DAY, HOUR, LATEST, MINUTE, Span, floor, to_datetime
+
+SQL = load("series.sql")
+
+_SINGLE_WINDOWS = 4  # so many windows off the grid are folded one by one
+_TABLES = {
+    DAY: ("rollup_1d", "rollup_partial_1h", "rollup_partial_1m"),
+    HOUR: ("rollup_1h", "rollup_partial_1h", "rollup_partial_1m"),
+    MINUTE: ("rollup_1m", "rollup_partial_1m"),
+}
+_APPROXIMATE = "quantiles are read from histograms: within 1.1 % of the value"
+
+
+class Catalog:
+    """The streams and metrics of the database, remembered; new ones are read as they come. Safe for many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._streams: dict[int, Labels] = {}
+        self._metrics: dict[int, str] = {}
+
+    def refresh(self, connection: Connection) -> tuple[dict[int, Labels], dict[int, str]]:
+        """All streams and all metric names by id."""
+        with self._lock:
+            last = next(reversed(self._streams), 0)
+            for stream_id, labels in connection.execute(SQL["streams_after"], (last,), prepare=True):
+                self._streams[stream_id] = tuple(sorted(labels.items()))
+            self._metrics = dict(connection.execute(SQL["metrics"], prepare=True).fetchall())
+            return self._streams, self._metrics
+
+
+@dataclass(slots=True)
+class SeriesSource:
+    """The series in one snapshot. `exact_limit` is the most raw samples that a quantile is read from exactly."""
+
+    connection: Connection
+    catalog: Catalog
+    exact_limit: int
+    _found: dict[tuple[Matcher, ...], tuple[dict[int, Labels], dict[int, str]]] = field(default_factory=dict)
+
+    def find(self, matchers: Sequence[Matcher]) -> tuple[dict[int, Labels], dict[int, str]]:
+        """The streams and the metrics that match; not each stream has each metric."""
+        key = tuple(matchers)
+        if key not in self._found:
+            streams, metrics = self.catalog.refresh(self.connection)
+            stream_ids, metric_ids = list(streams), list(metrics)
+            for matcher in matchers:
+                if matcher.name == METRIC_NAME:
+                    kept = matcher.matches([metrics[one] for one in metric_ids])
+                    metric_ids = [one for one, keep in zip(metric_ids, kept.tolist(), strict=True) if keep]
+                else:
+                    kept = matcher.matches([label_value(streams[one], matcher.name) for one in stream_ids])
+                    stream_ids = [one for one, keep in zip(stream_ids, kept.tolist(), strict=True) if keep]
+            self._found[key] = ({one: streams[one] for one in stream_ids}, {one: metrics[one] for one in metric_ids})
+        return self._found[key]
+
+    def series(self, selectors: Sequence[Sequence[Matcher]], span: Span) -> list[Labels]:
+        """The labels of all series that match one of the selectors and have events in `span`, whole days; sorted."""
+        scope = {"start": to_datetime(floor(span.start, DAY)), "end": to_datetime(min(span.end, LATEST))}
+        pairs = self.connection.execute(SQL["series_between"], scope).fetchall()
+        found: set[Labels] = set()
+        for matchers in selectors:
+            streams, metrics = self.find(matchers)
+            found |= {
+                _series_labels(streams[stream], metrics[metric])
+                for stream, metric in pairs
+                if stream in streams and metric in metrics
+            }
+        return sorted(found)
+
+    def select(self, matchers: Sequence[Matcher], start: int, end: int, sample_limit: int) -> Samples:
+        """The raw samples in `(start, end]`, by series, in order of time."""
+        streams, metrics = self.find(matchers)
+        times: dict[tuple[int, int], list[Ints]] = {}
+        values: dict[tuple[int, int], list[Floats]] = {}
+        span = Span(max(start + 1, 0), end + 1)
+        if streams and metrics and span.start < span.end:
+            scope = {**_scope(list(streams), span), "metrics": list(metrics), "minutely": None}
+            row = self.connection.execute(SQL["count_samples"], scope).fetchone()
+            # Chunks at the edges hold more than the span: they may not be what refuses a query.
+            if row is not None and row[0] > 2 * sample_limit + 1_000_000:
+                raise too_many_samples()
+            for stream, count, its_metrics, columns in self.connection.execute(SQL["chunks"], scope, binary=True):
+                timestamp = unpack_ints(columns[0], count)
+                low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
+                for metric, column in zip(its_metrics, columns[1:], strict=True):
+                    if low < high and metric in metrics:
+                        found = unpack_floats(column, count)[low:high]
+                        present = ~np.isnan(found)
+                        whole = bool(present.all())
+                        times.setdefault((stream, metric), []).append(
+                            timestamp[low:high] if whole else timestamp[low:high][present]
+                        )
+                        values.setdefault((stream, metric), []).append(found if whole else found[present])
+        labels, flat_times, flat_values, sizes = [], [], [], []
+        for (stream, metric), parts in times.items():
+            when, what = np.concatenate(parts), np.concatenate(values[stream, metric])
+            if (np.diff(when) < 0).any():
+                order = when.argsort(kind="stable")
+                when, what = when[order], what[order]
+            labels.append(_series_labels(streams[stream], metrics[metric]))
+            flat_times.append(when)
+            flat_values.append(what)
+            sizes.append(when.size)
+        return Samples(
+            labels,
+            np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
+            np.concatenate([*flat_times, np.zeros(0, np.int64)]),
+            np.concatenate([*flat_values, np.zeros(0)]),
+        )
+
+    def fold(
+        self,
+        matchers: Sequence[Matcher],
+        range_: int,
+        ends: Ints,
+        statistics: frozenset[Statistic],
+        quantile: Floats | None,
+    ) -> Folded | None:
+        if "first" in statistics:
+            return None  # rollups do not keep it
+        windows = self._windows(matchers, range_, ends, with_sketch=quantile is not None)
+        if windows is None or (quantile is not None and int(windows.count.sum()) <= self.exact_limit):
+            return None
+        if quantile is None:
+            return windows.folded()
+        return windows.folded(quantile, (_APPROXIMATE,))
+
+    def histograms(self, matchers: Sequence[Matcher], range_: int, ends: Ints) -> Histograms | None:
+        windows = self._windows(matchers, range_, ends, with_sketch=True)
+        if windows is None:
+            return None
+        bins, counts = windows.histograms()
+        return Histograms(windows.labels, bins, counts)
+
+    def _windows(self, matchers: Sequence[Matcher], range_: int, ends: Ints, *, with_sketch: bool) -> "_Windows | None":
+        """The folded windows; None when raw samples must do."""
+        streams, metrics = self.find(matchers)
+        distinct = np.unique(ends)
+        if distinct.size <= _SINGLE_WINDOWS:
+            rows = [self._one(list(streams), list(metrics), int(end), range_) for end in distinct.tolist()]
+            pieces = _concat_windows(rows)
+            first = np.searchsorted(distinct, ends)
+            return _Windows.make(pieces, first, first + 1, distinct.size, streams, metrics)
+        width = next((width for width in (DAY, HOUR, MINUTE) if not (range_ % width or (ends % width).any())), 0)
+        if not width:
+            return None
+        low, high = max(int(ends.min()) - range_, 0), int(ends.max())
+        if not streams or not metrics or high <= low:
+            return _Windows.make(rollup.EMPTY, np.zeros_like(ends), np.zeros_like(ends) + 1, 1, streams, metrics)
+        low = floor(low, width)
+        ids, names = list(streams), list(metrics)
+        ranges = [(table, low, high + width) for table in _TABLES[width]]
+        rows_ = read_rollups(self.connection, ranges, ids, names, with_sketch=with_sketch)
+        if width == MINUTE:
+            raw = fold_raw(self.connection, ids, names, Span(low, high + width), minutely=False, width=MINUTE)
+            rows_ = rollup.concat([rows_, raw])
+        rows_ = rollup.coarsen(rows_, width)
+        if (rows_.first_at == rows_.window).any():
+            return None  # an event on a border belongs to the window before
+        rows_ = rollup.select(rows_, rows_.window < high)
+        pieces = rollup.renumber(rows_, (rows_.window - low) // width)
+        until = (ends - low) // width
+        since = np.maximum((ends - range_ - low) // width, 0)
+        return _Windows.make(pieces, since, np.maximum(until, since + 1), int((high - low) // width), streams, metrics)
+
+    def _one(self, streams: list[int], metrics: list[int], end: int, range_: int) -> Rollups:
+        if not streams or not metrics:
+            return rollup.EMPTY
+        rows = fold_span(self.connection, streams, metrics, Span(max(end - range_ + 1, 0), end + 1))
+        return rollup.merge(rows, by_window=False)
+
+
+def _scope(streams: list[int], span: Span) -> dict[str, object]:
+    return {
+        "streams": streams,
+        "start": to_datetime(span.start),
+        "end": to_datetime(span.end),
+        "day": to_datetime(floor(span.start, DAY)),
+    }
+
+
+def _series_labels(stream: Labels, metric: str) -> Labels:
+    return make_labels({**dict(stream), METRIC_NAME: metric})
+
+
+def _concat_windows(parts: Sequence[Rollups]) -> Rollups:
+    numbered = [rollup.renumber(part, np.full(len(part), number)) for number, part in enumerate(parts)]
+    return rollup.concat(numbered) if numbered else rollup.EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Pieces of time that rollups stand for, and the run of pieces `[since, until)` of each window.
+
+    The arrays are (series, pieces + 1): the last piece is empty, so that a run can end there.
+    """
+
+    labels: list[Labels]
+    rows: Rollups
+    row: Ints
+    piece: Ints
+    pieces: int
+    since: Ints
+    until: Ints
+
+    @staticmethod
+    def make(
+        rows: Rollups, since: Ints, until: Ints, pieces: int, streams: dict[int, Labels], metrics: dict[int, str]
+    ) -> "_Windows":
+        rows = rollup.merge(rollup.select(rows, rows.metric != rollup.EVENTS))
+        key = rows.stream.astype(np.int64) << 32 | rows.metric
+        series, row = np.unique(key, return_inverse=True)
+        labels = [_series_labels(streams[one >> 32], metrics[one & 0xFFFFFFFF]) for one in series.tolist()]
+        return _Windows(labels, rows, row, rows.window, pieces, since, until)
+
+    def _spread(self, column: NDArray[np.generic], empty: float) -> NDArray[np.generic]:
+        table = np.full((len(self.labels), self.pieces + 1), empty, column.dtype)
+        table[self.row, self.piece] = column
+        return table
+
+    def _reduce(self, ufunc: np.ufunc, column: NDArray[np.generic], empty: float) -> NDArray[np.generic]:
+        """Over the run of each window: (series, windows)."""
+        borders = np.column_stack((self.since, self.until)).ravel()
+        reduced: NDArray[np.generic] = ufunc.reduceat(self._spread(column, empty), borders, axis=1)[:, ::2]
+        return reduced
+
+    @property
+    def count(self) -> Ints:
+        return self._reduce(np.add, self.rows.count, 0).astype(np.int64)
+
+    def folded(self, quantile: Floats | None = None, infos: Sequence[str] = ()) -> Folded:
+        rows, count = self.rows, self.count
+        if not self.labels:
+            return Folded([], np.zeros((0, self.since.size), np.int64))
+        with np.errstate(all="ignore"):
+            total = self._reduce(np.add, rows.sum, 0).astype(np.float64)
+            # Chan's formula for many at once, around a centre of the series against cancellation.
+            centre = np.bincount(self.row, rows.sum) / np.bincount(self.row, rows.count)
+            distance = rows.sum / rows.count - centre[self.row]
+            moment = self._reduce(np.add, rows.count * distance * distance, 0).astype(np.float64)
+            deviation = self._reduce(np.add, rows.deviation, 0).astype(np.float64)
+            shift = total / np.maximum(count, 1) - centre[:, None]
+            deviation = np.maximum(deviation + moment - count * shift * shift, 0)
+        newest = self._reduce(np.maximum, self.piece, -1).astype(np.int64)
+        place = np.zeros((len(self.labels), self.pieces + 1), np.int64)
+        place[self.row, self.piece] = np.arange(self.row.size)
+        at_last = place[np.arange(len(self.labels))[:, None], np.maximum(newest, 0)]
+        low = self._reduce(np.minimum, rows.min, np.inf).astype(np.float64)
+        high = self._reduce(np.maximum, rows.max, -np.inf).astype(np.float64)
+        return Folded(
+            self.labels,
+            count,
+            sum=total,
+            m2=deviation,
+            min=low,
+            max=high,
+            last=rows.last[at_last],
+            first_at=self._reduce(np.minimum, rows.first_at, np.iinfo(np.int64).max).astype(np.int64),
+            last_at=rows.last_at[at_last],
+            quantile=None if quantile is None else self._quantiles(quantile, low, high),
+            infos=infos,
+        )
+
+    def histograms(self) -> tuple[Ints, Ints]:
+        """The bins in use, ascending, and counts (series, windows, bins)."""
+        owner, signed, its_counts = sketch.decode_many(self.rows.sketch)
+        bins, code = np.unique(signed, return_inverse=True)
+        shape = (len(self.labels), self.pieces + 1, bins.size)
+        place = (self.row[owner] * shape[1] + self.piece[owner]) * shape[2] + code
+        table = np.bincount(place, its_counts, minlength=math.prod(shape)).astype(np.int64).reshape(shape)
+        if self.pieces == self.since.size and (self.until - self.since == 1).all():
+            return bins, table[:, self.since]
+        before = np.zeros((len(self.labels), self.pieces + 2, bins.size), np.int64)
+        np.cumsum(table, axis=1, out=before[:, 1:])
+        return bins, before[:, self.until] - before[:, self.since]
+
+    def _quantiles(self, quantile: Floats, low: Floats, high: Floats) -> Floats:
+        """As sketch.quantiles, for all windows: interpolated between ranks, bounded by the exact extremes."""
+        bins, counts = self.histograms()
+        values = value_of(bins)
+        cumulative = counts.cumsum(axis=2)
+        total = cumulative[:, :, -1]
+        rank = quantile[None, :] * (total - 1)
+        below = np.floor(rank).astype(np.int64)
+        above = np.minimum(below + 1, total - 1)
+
+        def at(position: Ints) -> Floats:
+            found = np.minimum((cumulative <= position[:, :, None]).sum(axis=2), bins.size - 1)
+            bounded: Floats = np.clip(values[found], low, high)
+            bounded = np.where(position <= 0, low, bounded)
+            return np.where(position >= total - 1, high, bounded)
+
+        left, right = at(below), at(above)
+        with np.errstate(invalid="ignore"):
+            return np.where(left == right, left, left + (right - left) * (rank - below))

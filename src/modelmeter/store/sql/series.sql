@@ -1,0 +1,32 @@
+-- name: streams_after
+-- Streams newer than those known. Index: stream_pkey.
+SELECT stream_id, labels FROM modelmeter.stream WHERE stream_id > %s ORDER BY stream_id;
+
+-- name: metrics
+-- All metric names.
+SELECT metric_id, name FROM modelmeter.metric;
+
+-- name: chunks
+-- The chunks that may hold events of a span; a chunk lies within one UTC day. Index: chunk_stream.
+SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
+    AND metrics && %(metrics)s::int[] AND (%(minutely)s::boolean IS NULL OR minutely = %(minutely)s)
+ORDER BY start_at, stored_at;
+
+-- name: count_samples
+-- How many raw events `chunks` would read. Index: chunk_stream.
+SELECT coalesce(sum(count), 0)::bigint FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
+    AND metrics && %(metrics)s::int[];
+
+-- name: series_between
+-- Which series have events in a span of whole days. Index: the primary keys.
+SELECT DISTINCT stream_id, metric_id FROM (
+    SELECT stream_id, metric_id FROM modelmeter.rollup_1d WHERE window_start >= %(start)s AND window_start < %(end)s
+    UNION ALL
+    SELECT stream_id, metric_id FROM modelmeter.rollup_partial_1m
+    WHERE window_start >= %(start)s AND window_start < %(end)s
+    UNION ALL
+    SELECT stream_id, metric_id FROM modelmeter.rollup_partial_1h
+    WHERE window_start >= %(start)s AND window_start < %(end)s
+) AS found WHERE metric_id <> 0;

@@ -84,7 +84,8 @@ class Storing:
         self.seen: list[Batch] = []
         self.consumer = PostgresConsumer(url)
         self.catalog = Catalog(url)
-        config = Config(database_url=url, **settings)  # type: ignore[arg-type]
+        # At this rate a lone event gets rollups of a minute, and a chunk of events far apart does not: both occur.
+        config = Config(database_url=url, **{"minutely_rate": 2, **settings})  # type: ignore[arg-type]
         self.worker = Worker(config, self.consumer, self.catalog, on_stored or self.seen.extend)
 
     def __enter__(self) -> Self:

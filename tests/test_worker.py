@@ -254,7 +254,7 @@ KILLS = [
     ("stream", "INSERT"),
     ("metric", "INSERT"),
     ("chunk", "INSERT"),
-    ("rollup_partial", "INSERT"),
+    ("rollup_partial_1h", "INSERT"),
 ]
 
 
@@ -324,13 +324,11 @@ def test_the_callback_hears_of_committed_events_only_and_of_each_once(database_u
 def test_an_alert_line_says_the_event_as_it_came(database_url: str) -> None:
     out = io.StringIO()
     alerts = AlertLog([EventRule("Low", "prediction_accuracy", "<", 0.3, ())], 20, out)
-    metrics = {
-        "prediction_accuracy": 0.19342903578218118,
-        "drift": 0.11206803927678188,
-        "inference_time": 12.757847941304057,
-    }
+    low = event(
+        NOON, prediction_accuracy=0.19342903578218118, drift=0.11206803927678188, inference_time=12.757847941304057
+    )
     fine = event(NOON, prediction_accuracy=0.3)
-    send(database_url, message_of(fine, event(NOON, drift=0.1), event(NOON, **metrics)))
+    send(database_url, message_of(fine, event(NOON, drift=0.1), low))
     with Storing(database_url, alerts.look_at) as storing:
         storing.run()
     assert out.getvalue() == (

@@ -8,37 +8,83 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.main
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from modelmeter import __version__, lifeline
-from modelmeter.config import Config, read_config
-from modelmeter.errors import ModelmeterError, WrongSetting
+from modelmeter.config import Config, default_data_dir, read_config
+from modelmeter.errors import ModelmeterError, Unavailable, WrongSetting
+
+_START, _CLUSTER, _UPKEEP = "Begin here", "For clusters, each a process", "Upkeep"
+
+
+class _Commands(TyperGroup):
+    """The commands; those of `etl` are imported when they are asked for, since Polars takes its time."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), "etl"]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name != "etl":
+            return super().get_command(ctx, cmd_name)
+        from modelmeter.etl.cli import etl_app  # noqa: PLC0415
+
+        etl = typer.main.get_group(etl_app)
+        etl.name, etl.rich_help_panel = cmd_name, _START
+        return etl
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="A metrics server for AI model stats. Begin with: modelmeter serve",
     epilog="Every setting can also be given as MODELMETER_<NAME>; docs/configuration.md lists them.",
 )
-dead_letters = typer.Typer(no_args_is_help=True, help="Messages that could not be stored: look, try again, drop.")
-app.add_typer(dead_letters, name="dead-letters")
+dead_letters = typer.Typer(
+    no_args_is_help=True,
+    help="Messages that could not be stored: look, try again, drop. They are in the database, so its URL is needed.",
+)
+rules_app = typer.Typer(no_args_is_help=True, help="The rules file: an example, and a check before it is used.")
+app.add_typer(dead_letters, name="dead-letters", rich_help_panel=_UPKEEP)
+app.add_typer(rules_app, name="rules", rich_help_panel=_UPKEEP)
 queues = typer.Typer(no_args_is_help=True, help="The queue itself: make it, look at it, empty it.")
-app.add_typer(queues, name="queue")
+app.add_typer(queues, name="queue", rich_help_panel=_UPKEEP)
 
-Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
-Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one. [default: 8000]")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Directory of the embedded Postgres, used when no database URL is given.")
+Host = Annotated[
+    str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all of them.", show_default="127.0.0.1")
 ]
-DatabaseUrl = Annotated[str | None, typer.Option(help="A PostgreSQL 15 to 18: postgresql://user:password@host/db.")]
-Queue = Annotated[str | None, typer.Option(help="The queue's URL. [default: postgres:, the same database]")]
-Rules = Annotated[Path | None, typer.Option(help="Rules file: what makes an ALERT line.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of the embedded Postgres; used when no database URL is given.",
+        show_default=str(default_data_dir()),
+    ),
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="A PostgreSQL 15 to 18: postgresql://user:password@host/db. Better in the environment "
+        "(MODELMETER_DATABASE_URL), where `ps` does not show it."
+    ),
+]
+Queue = Annotated[str | None, typer.Option(help="The queue's URL.", show_default="postgres:, the same database")]
+Rules = Annotated[
+    Path | None,
+    typer.Option(
+        help="Rules file: which events make an ALERT line. `modelmeter rules example` prints one.", show_default="none"
+    ),
+]
 Url = Annotated[str, typer.Option(envvar="STATS_API_URL", help="Where modelmeter serves.")]
 
 
@@ -48,11 +94,24 @@ def _settings(*, needs_database: bool = True, **overrides: Any) -> Config:
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     if needs_database and not config.database_url:
-        raise WrongSetting("database_url: needed here; only `modelmeter serve` brings its own Postgres")
+        raise WrongSetting(
+            "database_url: needed here; give --database-url or MODELMETER_DATABASE_URL "
+            "(only `modelmeter serve` brings its own Postgres)"
+        )
+    if config.database_url:
+        from psycopg import ProgrammingError  # noqa: PLC0415
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+        try:
+            conninfo_to_dict(config.database_url)
+        except ProgrammingError as error:
+            raise WrongSetting(
+                f"database_url: {str(error).strip()}; write it like postgresql://user:password@host/db"
+            ) from None
     return config
 
 
-@app.command()
+@app.command(rich_help_panel=_START)
 def serve(
     host: Host = None,
     port: Port = None,
@@ -60,10 +119,14 @@ def serve(
     database_url: DatabaseUrl = None,
     queue: Queue = None,
     rules: Rules = None,
-    api_processes: Annotated[int | None, typer.Option(help="API processes. [default: 1]")] = None,
-    worker_processes: Annotated[int | None, typer.Option(help="Worker processes. [default: 1]")] = None,
+    api_processes: Annotated[int | None, typer.Option(help="API processes.", show_default="1")] = None,
+    worker_processes: Annotated[int | None, typer.Option(help="Worker processes.", show_default="1")] = None,
 ) -> None:
-    """Everything in one command: Postgres (inside, or the one you name), API, worker and loops."""
+    """Everything in one command: Postgres (inside, or the one you name), API, worker and keeper.
+
+    Prints where it listens, then the ALERT lines, on standard output; its log is on standard error. Ctrl-C or SIGTERM
+    stops it, and nothing is lost. Killed in any other way, it goes on where it was when it is started again.
+    """
     from modelmeter.rule import read_rules  # noqa: PLC0415  each command imports what it needs: --help stays quick
     from modelmeter.supervisor import Supervisor  # noqa: PLC0415
 
@@ -83,7 +146,7 @@ def serve(
     Supervisor(config).run()
 
 
-@app.command()
+@app.command(rich_help_panel=_CLUSTER)
 def api(
     host: Host = None,
     port: Port = None,
@@ -91,39 +154,44 @@ def api(
     queue: Queue = None,
     listener: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Only the HTTP API."""
+    """Only the HTTP API: takes events onto the queue, answers stats. Run as many as you like, behind a balancer."""
     from modelmeter.app import run_api  # noqa: PLC0415
 
     config = _settings(host=host, port=port, database_url=database_url, queue=queue)
     run_api(config, socket.socket(fileno=listener) if listener is not None else None)
 
 
-@app.command()
+@app.command(rich_help_panel=_CLUSTER)
 def worker(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules = None) -> None:
-    """Only a worker: from the queue to the database. Run as many as you like."""
+    """Only a worker: from the queue to the database; ALERT lines on standard output. Run as many as you like."""
     from modelmeter.app import run_worker  # noqa: PLC0415
 
     run_worker(_settings(database_url=database_url, queue=queue, rules=rules))
 
 
-@app.command()
+@app.command(rich_help_panel=_CLUSTER)
 def keeper(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
-    """Only the loops: compaction and tidying. One works at a time; a second one stands by."""
+    """Only the keeper: compaction and tidying. One works at a time; a second one stands by."""
     from modelmeter.app import run_keeper  # noqa: PLC0415
 
     run_keeper(_settings(database_url=database_url, queue=queue))
 
 
-@app.command()
+@app.command(rich_help_panel=_CLUSTER)
 def migrate(database_url: DatabaseUrl = None) -> None:
-    """Bring the database's schema up to this release."""
+    """Bring the database's schema up to this release. Safe to run twice; `serve` does it by itself."""
+    from psycopg import OperationalError  # noqa: PLC0415
+
     from modelmeter.store.migrations import migrate as run  # noqa: PLC0415
 
-    ran = run(_settings(database_url=database_url).database_url)
+    try:
+        ran = run(_settings(database_url=database_url).database_url)
+    except OperationalError as error:
+        raise Unavailable(f"the database is away: {str(error).strip()}") from None
     print("\n".join(f"ran {name}" for name in ran) or "the schema is up to date")
 
 
-@app.command()
+@app.command(rich_help_panel=_UPKEEP)
 def version() -> None:
     """Print the version."""
     print(__version__)
@@ -153,24 +221,44 @@ def _get(url: str, path: str, **query: str | None) -> dict[str, Any]:
             detail = error.reason
         raise ModelmeterError(str(detail)) from None
     except OSError as error:
-        raise ModelmeterError(f"no answer from {base_url(url)}: {getattr(error, 'reason', error)}") from None
+        reason = getattr(error, "reason", error)
+        raise ModelmeterError(
+            f"no answer from {base_url(url)} ({getattr(reason, 'strerror', None) or reason}); "
+            "is it running? Start it with: modelmeter serve. If it is elsewhere: --url or STATS_API_URL"
+        ) from None
+
+
+def _no_label(text: str) -> Any:
+    raise WrongSetting(f"label: {text!r} is no LABEL=VALUE")
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
-@app.command()
+@app.command(rich_help_panel=_START)
 def stats(
     name: Annotated[str | None, typer.Argument(help="A model; without it, all models.")] = None,
     version: Annotated[str | None, typer.Argument(help="A version; without it, all of the model's.")] = None,
-    start: Annotated[str | None, typer.Option(help="Begin: RFC 3339, Unix or relative, like -6h.")] = None,
-    end: Annotated[str | None, typer.Option(help="End, not included. [default: now]")] = None,
-    metric: Annotated[str | None, typer.Option(help="Only this metric.")] = None,
-    quantiles: Annotated[str | None, typer.Option(help="Comma-separated. [default: 0.5,0.95,0.99]")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="Begin: RFC 3339, Unix or relative, like -6h.", show_default="24 h before the end"),
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="End, not included.", show_default="now")] = None,
+    metric: Annotated[str | None, typer.Option(help="Only this metric.", show_default="all")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=VALUE", help="Only events with this label; may be given many times."),
+    ] = None,
+    quantiles: Annotated[
+        str | None, typer.Option(help="Comma-separated, each from 0 to 1.", show_default="0.5,0.95,0.99")
+    ] = None,
     url: Url = "http://127.0.0.1:8000",
 ) -> None:
-    """Print a table of stats."""
+    """Print a table of stats, asked from a running server: all models, one model, or one version of it.
+
+    Example: modelmeter stats Mistral v1 --start -6h --label env=prod
+    """
     out = Console(width=None if sys.stdout.isatty() else 140)
     if name is None:
         table = Table("model", "version", "events", "first seen", "last seen", title="models")
@@ -178,12 +266,14 @@ def stats(
             table.add_row(row["name"], row["version"], _number(row["events"]), row["first_seen"], row["last_seen"])
         out.print(table)
         return
+    labels = dict(one.split("=", 1) if "=" in one else _no_label(one) for one in label or ())
     quoted = urllib.parse.quote(name, safe="")
     versions = [version] if version else [row["version"] for row in _get(url, f"/stats/{quoted}")["versions"]]
     shown: Table | None = None
     for its_version in versions:
         path = f"/stats/{quoted}/{urllib.parse.quote(its_version, safe='')}"
-        found = _get(url, path, start=start, end=end, metric=metric, quantiles=quantiles)
+        filters = {f"label.{key}": value for key, value in labels.items()}
+        found = _get(url, path, start=start, end=end, metric=metric, quantiles=quantiles, **filters)
         for its_metric, values in found["metrics"].items():
             if shown is None:
                 title = f"{name}, {found['start']} to {found['end']}"
@@ -198,6 +288,21 @@ def stats(
             cells += [*values["quantiles"].values(), values["max"], values["last"]]
             shown.add_row(its_version, its_metric, *map(_number, cells))
     out.print(shown or f"{name}: no event in this span")
+
+
+@rules_app.command("example")
+def example_rules() -> None:
+    """Print an example: modelmeter rules example > rules.yml"""
+    print((files("modelmeter") / "examples" / "rules.yml").read_text("utf-8"), end="")
+
+
+@rules_app.command("check")
+def check_rules(file: Annotated[Path, typer.Argument(help="The rules file.")]) -> None:
+    """Read a rules file as the server would: exit 0 if it can be used, else 2 with line and reason."""
+    from modelmeter.rule import read_rules  # noqa: PLC0415
+
+    for rule in read_rules(file):
+        print(f"{rule.name}: {rule.words}")
 
 
 @dead_letters.command("list")

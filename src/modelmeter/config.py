@@ -109,7 +109,8 @@ def read_config(**overrides: object) -> Config:
         config = Config(**{key: value for key, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         problems += [
-            f"{item['loc'][0] if item['loc'] else 'setting'!s}: {item['msg']} (given: {item['input']!r})"
+            f"{item['loc'][0] if item['loc'] else 'setting'!s}: {item['msg'].removeprefix('Value error, ')} "
+            f"(given: {str(item['input'])!r})"
             for item in error.errors()
         ]
     if problems:

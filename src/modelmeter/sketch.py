@@ -263,11 +263,11 @@ def decode_many(encoded: Sequence[bytes]) -> tuple[Ints, Ints, Ints]:
         if rows.size:
             sizes = (room[rows] - 4) >> code
             row, at = _runs(rows, begins[rows] + 4, sizes, 1 << code)
-            low = np.repeat(_signed(_little_endian(octets, begins[rows], 4)), sizes)
+            lows = np.repeat(_signed(_little_endian(octets, begins[rows], 4)), sizes)
             counts = _little_endian(octets, at, 1 << code)
             place = (at - np.repeat(begins[rows] + 4, sizes)) >> code
             used = np.flatnonzero(counts)
-            parts.append((row[used], (low + place + ABOVE_ALL)[used], counts[used]))
+            parts.append((row[used], (lows + place + ABOVE_ALL)[used], counts[used]))
     if not parts:
         return EMPTY.counts, EMPTY.counts, EMPTY.counts
     rows, bins, counts = (np.concatenate(column) for column in zip(*parts, strict=True))

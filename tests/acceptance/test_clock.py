@@ -53,7 +53,7 @@ def test_a_clock_that_goes_backwards_loses_and_repeats_nothing(yard: Yard) -> No
         assert answer.status_code == 202, answer.text
     until(lambda: ask(yard.conninfo, "SELECT count(*) FROM modelmeter.queue") == 0, "the queue is empty")
     audit(serve.url, events, dice)
-    waiting = "SELECT count(*) FROM modelmeter.rollup_partial WHERE window_start < now() - interval '190 min'"
+    waiting = "SELECT count(*) FROM modelmeter.rollup_partial_1m WHERE window_start < now() - interval '190 min'"
     until(lambda: ask(yard.conninfo, waiting) == 0, "the keeper goes on at the time that it has now")
     audit(serve.url, events, dice)
     now = time.time_ns() // 1000

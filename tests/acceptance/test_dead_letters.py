@@ -45,7 +45,7 @@ def test_poisoned_messages_among_good_ones_go_to_the_dead_letters_and_come_back(
     worker = yard.run("worker", database_url=database_url)
     until(lambda: is_ready(api.url), "the API is ready")
     with connect(database_url) as connection:
-        connection.execute("ALTER TABLE modelmeter.rollup_partial ADD CONSTRAINT whim CHECK (min <> -1000000)")
+        connection.execute("ALTER TABLE modelmeter.rollup_partial_1h ADD CONSTRAINT whim CHECK (min <> -1000000)")
     with Load([api.url], yard.seed) as load:
         for payload in [*poison, mendable]:
             before = load.count
@@ -64,7 +64,7 @@ def test_poisoned_messages_among_good_ones_go_to_the_dead_letters_and_come_back(
     assert listed.stdout.count("unreadable") >= 4, listed.stdout
 
     with connect(database_url) as connection:
-        connection.execute("ALTER TABLE modelmeter.rollup_partial DROP CONSTRAINT whim")
+        connection.execute("ALTER TABLE modelmeter.rollup_partial_1h DROP CONSTRAINT whim")
     retried = yard.command("dead-letters", "retry", *whims, database_url=database_url)
     assert (retried.returncode, retried.stdout) == (0, "1 back on the queue\n"), retried.stderr
     until(lambda: ask(database_url, QUEUED) == 0, "the queue is empty")

@@ -52,7 +52,7 @@ def test_every_acknowledged_event_counts_once_though_everything_is_killed_at_ran
     until(lambda: ask(yard.conninfo, "SELECT count(*) FROM modelmeter.queue") == 0, "the queue is empty")
     assert ask(yard.conninfo, "SELECT count(*) FROM modelmeter.dead_letter") == 0
     audit(url, events, dice)
-    waiting = "SELECT count(*) FROM modelmeter.rollup_partial WHERE window_start < now() - interval '2 min'"
+    waiting = "SELECT count(*) FROM modelmeter.rollup_partial_1m WHERE window_start < now() - interval '2 min'"
     until(lambda: ask(yard.conninfo, waiting) == 0, "the keeper has compacted")
     audit(url, events, dice)
 
@@ -124,7 +124,7 @@ BARRIER = 0x5151
 BLOCK_COMMITS = f"""
     CREATE FUNCTION public.wait_at_the_barrier() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN PERFORM pg_advisory_xact_lock_shared({BARRIER}); RETURN NULL; END $$;
-    CREATE CONSTRAINT TRIGGER barrier AFTER INSERT ON modelmeter.rollup_partial
+    CREATE CONSTRAINT TRIGGER barrier AFTER INSERT ON modelmeter.chunk
         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.wait_at_the_barrier();
 """
 AT_THE_BARRIER = """

@@ -23,7 +23,7 @@ def consumer(database_url: str) -> Iterator[PostgresConsumer]:
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection[tuple[int]]]:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection  # type: ignore[misc]
+        yield connection
 
 
 Connection = psycopg.Connection[tuple[int]]
@@ -94,6 +94,7 @@ def test_a_slot_with_a_transaction_in_flight_is_never_truncated_and_never_waited
     database_url: str, consumer: PostgresConsumer, connection: Connection, doing: str
 ) -> None:
     slot = put(connection, 2)
+    claim = None
     if doing == "claim":
         claim = consumer.claim(10, 10, 10)
         assert claim is not None
@@ -104,8 +105,9 @@ def test_a_slot_with_a_transaction_in_flight_is_never_truncated_and_never_waited
     tidier = PostgresConsumer(database_url)
     tidier.tidy()  # comes back, though the other's lock is held
     with psycopg.connect(database_url, autocommit=True) as other:
-        assert size(other, slot) > 0  # type: ignore[arg-type]
+        assert size(other, slot) > 0
     if doing == "claim":
+        assert claim is not None
         claim.release()
     else:
         connection.execute("COMMIT")

@@ -29,7 +29,11 @@ from modelmeter.window import SECOND, parse_duration
 _out = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
 
-etl_app = typer.Typer(help="Send events to a server: made-up models (demo), or files (load).", no_args_is_help=True)
+etl_app = typer.Typer(
+    help="Send events to a server: made-up models (demo), or files (load).",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 
 def _duration(text: str) -> int:
@@ -45,14 +49,14 @@ Url = Annotated[
     typer.Option(
         "--url",
         envvar="STATS_API_URL",
-        help="The server. A final /stats or /events is dropped, so the URL of older jobs works.",
+        help="The server. A final /stats or /events is left away, so the URL of older jobs does too.",
     ),
 ]
 Patience = Annotated[
     str,
     typer.Option(
         metavar="DURATION",
-        help="How long to keep trying when the server is away or busy (seconds, or like 10m).",
+        help="How long to try on when the server is away or busy (seconds, or like 10m).",
     ),
 ]
 
@@ -121,9 +125,9 @@ def load(
     there, if need be by --map. `timestamp` may be a time, a date, RFC 3339 text or a Unix number; without an
     offset it is UTC; without the column, the time is that of the arrival.
 
-    A file is known by its content: copied, renamed or touched it is still the same. With one byte changed,
-    or with another --map, --sql or --slice-events, it is another; without a `timestamp` column, also when its
-    time of modification is another. The server remembers for a week by default.
+    A file is known by its content: copied, renamed or touched it is still the same; with one
+    byte changed, or with another --map, --sql or --slice-events, it is another. (Without a `timestamp` column its
+    time of modification counts too.) The server remembers for a week by default.
 
     Example: modelmeter etl load run.csv --map model=name --map acc=prediction_accuracy
     """
@@ -169,8 +173,7 @@ def _columns(prepared: load_source.Load) -> str:
 
 def _progress(total: int, what: str) -> Progress:
     progress = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         console=_err,
     )  # fmt: skip
     progress.add_task(what, total=total)
@@ -189,7 +192,7 @@ def _pool(url: str, patience_seconds: float, progress: Progress) -> Iterator[Sen
 
 @contextlib.contextmanager
 def _reported(tally: Tally, how_to_go_on: str) -> Iterator[None]:
-    """Say how far it came, whatever happens. Exit 130 after Ctrl-C, 2 for wrong input, 1 for a failure."""
+    """Whatever happens, say how far it came. Exit 130 after Ctrl-C, 2 for wrong input, 1 if nothing was kept."""
     began = time.monotonic()
     try:
         yield

@@ -24,9 +24,6 @@ WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at <
 SELECT DISTINCT stream_id, metric_id FROM (
     SELECT stream_id, metric_id FROM modelmeter.rollup_1d WHERE window_start >= %(start)s AND window_start < %(end)s
     UNION ALL
-    SELECT stream_id, metric_id FROM modelmeter.rollup_partial_1m
-    WHERE window_start >= %(start)s AND window_start < %(end)s
-    UNION ALL
-    SELECT stream_id, metric_id FROM modelmeter.rollup_partial_1h
+    SELECT stream_id, metric_id FROM modelmeter.rollup_partial
     WHERE window_start >= %(start)s AND window_start < %(end)s
 ) AS found WHERE metric_id <> 0;

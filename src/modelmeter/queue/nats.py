@@ -395,11 +395,11 @@ class _Session:
             await self.give_back(hand)
 
     async def cut(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
         await self.link.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # the leases', and what the client leaves behind
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 class NatsSteward:

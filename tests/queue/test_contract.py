@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from threading import Barrier
 from typing import TypeVar
 
@@ -17,8 +18,14 @@ import pytest
 
 from modelmeter.errors import Unavailable
 from modelmeter.queue import Claim, Consumer, Producer
+from modelmeter.queue.nats import NatsBroker, NatsProducer, NatsSteward
+from modelmeter.queue.outside import OutsideConsumer
+from modelmeter.queue.pubsub import PubsubBroker, PubsubProducer, PubsubSteward
+from modelmeter.queue.url import NatsUrl, PubsubUrl, parse
 from modelmeter.store.dead_letters import DeadLetters
+from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer
+from tests.queue.servers import NatsServer
 
 EVENTS, BYTES, MESSAGES = 1_000_000, 10**9, 1000
 
@@ -34,6 +41,8 @@ class Queue:
     make_consumer: Callable[[], Consumer]
     break_consumer: Callable[[Consumer], None]
     patience_seconds: float = 10
+    counts: bool = True
+    make_lost_producer: Callable[[], Producer] = lambda: PostgresProducer("host=/nowhere dbname=none")
     opened: ExitStack = field(default_factory=ExitStack)
 
     def consumer(self) -> Consumer:
@@ -68,12 +77,67 @@ def _postgres(url: str) -> Queue:
     return Queue(url, lambda: PostgresProducer(url), lambda: PostgresConsumer(url), break_consumer)
 
 
-QUEUES: dict[str, Callable[[str], Queue]] = {"postgres": _postgres}
+_numbers = count()
+
+
+def _nats(url: str, request: pytest.FixtureRequest) -> Queue:
+    server: NatsServer = request.getfixturevalue("nats")
+    its = parse(f"nats://127.0.0.1:{server.port}/contract-{next(_numbers)}?ack_wait_seconds=2")
+    assert isinstance(its, NatsUrl)
+    NatsSteward(its).create(dry_run=False)
+    brokers: dict[int, NatsBroker] = {}
+
+    def make_consumer() -> Consumer:
+        broker = NatsBroker(its)
+        consumer = OutsideConsumer(broker, OutsideDatabase(url), its.max_deliver)
+        brokers[id(consumer)] = broker
+        return consumer
+
+    return Queue(
+        url,
+        lambda: NatsProducer(its),
+        make_consumer,
+        lambda consumer: brokers[id(consumer)].forsake(),
+        make_lost_producer=lambda: NatsProducer(NatsUrl(("nats://127.0.0.1:1",), "none")),
+    )
+
+
+def _pubsub(url: str, request: pytest.FixtureRequest) -> Queue:
+    address: str = request.getfixturevalue("emulator")
+    request.getfixturevalue("monkeypatch").setenv("PUBSUB_EMULATOR_HOST", address)
+    number = next(_numbers)
+    its = parse(f"pubsub://contract/topic-{number}?subscription=sub-{number}&ack_wait_seconds=10")
+    assert isinstance(its, PubsubUrl)
+    PubsubSteward(its).create(dry_run=False)
+    brokers: dict[int, PubsubBroker] = {}
+
+    def make_consumer() -> Consumer:
+        broker = PubsubBroker(its)
+        consumer = OutsideConsumer(broker, OutsideDatabase(url), its.max_deliver)
+        brokers[id(consumer)] = broker
+        return consumer
+
+    return Queue(
+        url,
+        lambda: PubsubProducer(its),
+        make_consumer,
+        lambda consumer: brokers[id(consumer)].forsake(),
+        patience_seconds=30,
+        counts=False,
+        make_lost_producer=lambda: PubsubProducer(PubsubUrl("contract", "nothing", "nothing")),
+    )
+
+
+QUEUES: dict[str, Callable[[str, pytest.FixtureRequest], Queue]] = {
+    "postgres": lambda url, _: _postgres(url),
+    "nats": _nats,
+    "pubsub": _pubsub,
+}
 
 
 @pytest.fixture(params=[*QUEUES])
 def queue(request: pytest.FixtureRequest, database_url: str) -> Iterator[Queue]:
-    queue = QUEUES[request.param](database_url)
+    queue = QUEUES[request.param](database_url, request)
     with queue.opened:
         yield queue
 
@@ -233,6 +297,8 @@ def test_what_failed_in_a_claim_that_is_released_is_no_dead_letter(queue: Queue)
 
 
 def test_the_backlog_says_what_waits_on_both_sides(queue: Queue) -> None:
+    if not queue.counts:
+        return  # Cloud Monitoring does, which the emulator has not; test_pubsub.py has its stub
     consumer = queue.consumer()
     assert consumer.backlog().messages == 0
     assert consumer.backlog().age_seconds == 0
@@ -244,9 +310,11 @@ def test_the_backlog_says_what_waits_on_both_sides(queue: Queue) -> None:
         await producer.close()
         return found.messages, found.events, found.bytes
 
-    assert asyncio.run(look()) == (2, 12, 5)
+    messages, events, size = asyncio.run(look())
+    assert (messages, events) == (2, 12)
+    assert size >= 5  # the queue's own count, with what it puts around a message
     found = consumer.backlog()
-    assert (found.messages, found.events, found.bytes) == (2, 12, 5)
+    assert (found.messages, found.events, found.bytes) == (2, 12, size)
     assert 0 <= found.age_seconds < 60
     take_all(consumer)
     assert consumer.backlog().messages == 0
@@ -254,7 +322,7 @@ def test_the_backlog_says_what_waits_on_both_sides(queue: Queue) -> None:
 
 def test_a_producer_whose_server_is_away_says_so(queue: Queue) -> None:
     async def enqueue() -> None:
-        producer = PostgresProducer("host=/nowhere dbname=none")
+        producer = queue.make_lost_producer()
         with pytest.raises(Unavailable) as caught:
             await producer.enqueue(b"a", 1)
         assert caught.value.retry_after_seconds >= 1

@@ -1,6 +1,7 @@
 """POST /events and POST /stats: bodies in, 202 out when durable. Bare ASGI: it is the hot path."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from time import time_ns
 
@@ -49,29 +50,47 @@ _encode = msgspec.json.Encoder().encode
 class Gate:
     """What this process knows of the limits: streams, metrics, the queue's backlog. Refreshed in the background."""
 
-    def __init__(self, config: Config, producer: Producer) -> None:
+    def __init__(self, config: Config, producer: Producer, *, needs_database: bool = True) -> None:
+        """`needs_database`: whether nothing can be accepted while it is away; not so with a queue outside."""
         self._config = config
         self._producer = producer
+        self._needs_database = needs_database
         self._streams: set[bytes] = set()
         self._metrics: set[str] = set()
         self._ready = False
-        self._trouble = "starting; the database has not answered yet"
+        self._trouble = "starting; the queue has not answered yet"
         self._backlog = Backlog(0, 0, 0, 0)
         self.buffered_bytes = 0
 
     async def watch(self, conninfo: Callable[[], str]) -> None:
         """Keep the picture fresh, for ever."""
+        if self._needs_database:
+            await self._watch_queue(conninfo)
+        else:
+            await asyncio.gather(self._watch_queue(conninfo), self._watch_registry(conninfo))
+
+    async def _read_registry(self, conninfo: Callable[[], str]) -> None:
+        streams, metrics = await asyncio.to_thread(read_registry, conninfo(), len(self._streams))
+        if streams is not None:
+            self._streams = streams
+        self._metrics |= metrics
+
+    async def _watch_registry(self, conninfo: Callable[[], str]) -> None:
+        """Beside a queue outside: while the database is away, the limits go by what was known last."""
+        while True:
+            with contextlib.suppress(psycopg.Error, ModelmeterError, OSError):
+                await self._read_registry(conninfo)
+            await asyncio.sleep(_REGISTRY_SECONDS)
+
+    async def _watch_queue(self, conninfo: Callable[[], str]) -> None:
         due = 0.0
         loop = asyncio.get_running_loop()
         while True:
             try:
                 began = loop.time()
                 self._backlog = await self._producer.backlog()
-                if loop.time() >= due:
-                    streams, metrics = await asyncio.to_thread(read_registry, conninfo(), len(self._streams))
-                    if streams is not None:
-                        self._streams = streams
-                    self._metrics |= metrics
+                if self._needs_database and loop.time() >= due:
+                    await self._read_registry(conninfo)
                     due = loop.time() + _REGISTRY_SECONDS
                 self._ready = True
                 self._report()

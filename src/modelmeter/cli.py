@@ -262,7 +262,7 @@ def stats(
 
     Example: modelmeter stats Mistral v1 --start -6h --label env=prod
     """
-    out = Console(width=None if sys.stdout.isatty() else 140)
+    out = Console(width=None if sys.stdout.isatty() else 140, markup=False)
     if name is None:
         table = Table("model", "version", "events", "first seen", "last seen", title="models")
         for row in _get(url, "/stats")["models"]:
@@ -322,7 +322,7 @@ def list_dead_letters(database_url: DatabaseUrl = None, data_dir: DataDir = None
             _number(letter.bytes),
             letter.reason,
         )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(table)
 
 
 Ids = Annotated[list[int] | None, typer.Argument(help="Ids from `dead-letters list`; none with --all.")]

@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
         rows,
         [
             "us: CPU microseconds an event.",
-            f"NATS: one node, {'a sync for every message' if options.fsync else 'synced every two minutes (its default)'}.",
+            "NATS: one node, "
+            + ("a sync for every message." if options.fsync else "synced every two minutes, its default."),
         ],
         failures,
     )
@@ -135,7 +136,8 @@ def _nats(options: argparse.Namespace) -> Iterator[_Broker]:
         port, watch = free_port(), free_port()
         sync = "sync_interval: always, " if options.fsync else ""
         (folder / "conf").write_text(
-            f'listen: "127.0.0.1:{port}"\nhttp: "127.0.0.1:{watch}"\njetstream {{ {sync}store_dir: "{folder / "store"}" }}\n'
+            f'listen: "127.0.0.1:{port}"\nhttp: "127.0.0.1:{watch}"\n'
+            f'jetstream {{ {sync}store_dir: "{folder / "store"}" }}\n'
         )
         with started([command, "-c", str(folder / "conf")], folder / "log") as process:
             wait_until(lambda: answers(watch, "/healthz"), "nats-server", seconds=20, log=folder / "log")

@@ -6,11 +6,12 @@ import importlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import ModuleType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmeter import __version__, telemetry
@@ -23,16 +24,19 @@ from modelmeter.queue import Backlog, Consumer, Producer, Steward
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
 from modelmeter.reader import Reader
-from modelmeter.rule import read_rules
-from modelmeter.runner import Leadership, Stop, run_loop
+from modelmeter.rule import DEFAULT_RULES, read_rules
+from modelmeter.runner import Leadership, Pulse, Stop, run_loop
 from modelmeter.store.dead_letters import DeadLetters
+from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
 from modelmeter.web import events, health, prometheus, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
-from modelmeter.web.problem import on_error
+from modelmeter.web.path import as_sent
+from modelmeter.web.probe import probes
+from modelmeter.web.problem import on_bug, on_error, on_http_error
 from modelmeter.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -137,8 +141,12 @@ def make_api(config: Config) -> ASGIApp:
         await producer.close()
         reader.close()
 
-    api = FastAPI(title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION)
+    api = FastAPI(
+        title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION, redirect_slashes=False
+    )
     api.add_exception_handler(ModelmeterError, on_error)
+    api.add_exception_handler(HTTPException, on_http_error)
+    api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader))
     api.include_router(events.make_router(reader))
     api.include_router(prometheus.make_router(config, reader))
@@ -151,7 +159,7 @@ def make_api(config: Config) -> ASGIApp:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _INGEST_PATHS:
             await ingest(scope, receive, send)
         else:
-            await api(scope, receive, send)
+            await api(as_sent(scope) if scope["type"] == "http" else scope, receive, send)
 
     return application
 
@@ -206,11 +214,26 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+@contextlib.contextmanager
+def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
+    """What a process that is one loop needs: it stops at a signal, tells how it is, and waits for the schema."""
+    stop, pulse = Stop(), Pulse()
+    stop.install()
+    with contextlib.ExitStack() as stack:
+        if config.metrics_port:
+            stack.enter_context(probes(config.host, config.metrics_port, pulse.trouble))
+
+        def is_over(seconds: float) -> bool:
+            pulse.beat()
+            return stop.wait(seconds)
+
+        wait_for_schema(config.database_url, is_over)
+        yield stop, pulse
+
+
 def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
-    stop = Stop()
-    stop.install()
-    alerts = AlertLog(read_rules(config.rules) if config.rules else [], config.alert_lines_per_second)
+    alerts = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
     consumer = make_consumer(config)
     catalog = Catalog(config.database_url)
     worker = Worker(config, consumer, catalog, alerts.look_at)
@@ -238,15 +261,14 @@ def run_worker(config: Config) -> None:
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
         return gathering if busy else _IDLE_SECONDS[idle]
 
-    run_loop("worker", run_once, stop, pause)
+    with _loop_of(config) as (stop, pulse):
+        run_loop("worker", run_once, stop, pause, pulse)
     consumer.close()
     catalog.close()
 
 
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough: the leader's."""
-    stop = Stop()
-    stop.install()
     leadership = Leadership(config.database_url, KEEPER_LOCK)
     compactor = Compactor(config)
     consumer = make_consumer(config)
@@ -257,4 +279,5 @@ def run_keeper(config: Config) -> None:
         consumer.tidy()
         return compactor.run_once()
 
-    run_loop("keeper", run_once, stop, lambda busy: 0.05 if busy else config.compact_interval_seconds)
+    with _loop_of(config) as (stop, pulse):
+        run_loop("keeper", run_once, stop, lambda busy: 0.05 if busy else config.compact_interval_seconds, pulse)

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from modelmeter import __version__, lifeline
 from modelmeter.config import Config, default_data_dir, read_config
-from modelmeter.errors import ModelmeterError, Unavailable, WrongSetting
+from modelmeter.errors import ModelmeterError, WrongSetting
 
 _START, _CLUSTER, _UPKEEP = "Begin here", "For clusters, each a process", "Upkeep"
 
@@ -52,7 +52,7 @@ app = typer.Typer(
 )
 dead_letters = typer.Typer(
     no_args_is_help=True,
-    help="Messages that could not be stored: look, try again, drop. They are in the database, so its URL is needed.",
+    help="Messages that could not be stored: look, try again, drop. In the `serve` on --data-dir or --database-url.",
 )
 rules_app = typer.Typer(no_args_is_help=True, help="The rules file: an example, and a check before it is used.")
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel=_UPKEEP)
@@ -94,10 +94,15 @@ def _settings(*, needs_database: bool = True, **overrides: Any) -> Config:
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     if needs_database and not config.database_url:
-        raise WrongSetting(
-            "database_url: needed here; give --database-url or MODELMETER_DATABASE_URL "
-            "(only `modelmeter serve` brings its own Postgres)"
-        )
+        from modelmeter.store.embedded import running_conninfo  # noqa: PLC0415
+
+        running = running_conninfo(config.data_dir)
+        if running is None:
+            raise WrongSetting(
+                "database_url: needed here; give --database-url or MODELMETER_DATABASE_URL "
+                f"(only `modelmeter serve` brings its own Postgres, and none runs on {config.data_dir})"
+            )
+        config = config.model_copy(update={"database_url": running})
     if config.database_url:
         from psycopg import ProgrammingError  # noqa: PLC0415
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
@@ -178,16 +183,14 @@ def keeper(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
 
 
 @app.command(rich_help_panel=_CLUSTER)
-def migrate(database_url: DatabaseUrl = None) -> None:
-    """Bring the database's schema up to this release. Safe to run twice; `serve` does it by itself."""
-    from psycopg import OperationalError  # noqa: PLC0415
+def migrate(
+    database_url: DatabaseUrl = None,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for a database that is away.")] = 0,
+) -> None:
+    """Bring the database's schema up to this release."""
+    from modelmeter.store.migrations import migrate_patiently  # noqa: PLC0415
 
-    from modelmeter.store.migrations import migrate as run  # noqa: PLC0415
-
-    try:
-        ran = run(_settings(database_url=database_url).database_url)
-    except OperationalError as error:
-        raise Unavailable(f"the database is away: {str(error).strip()}") from None
+    ran = migrate_patiently(_settings(database_url=database_url).database_url, wait)
     print("\n".join(f"ran {name}" for name in ran) or "the schema is up to date")
 
 
@@ -306,12 +309,12 @@ def check_rules(file: Annotated[Path, typer.Argument(help="The rules file.")]) -
 
 
 @dead_letters.command("list")
-def list_dead_letters(database_url: DatabaseUrl = None) -> None:
+def list_dead_letters(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
     """The dead letters, newest first, with their reasons."""
     from modelmeter.store.dead_letters import DeadLetters  # noqa: PLC0415
 
     table = Table("id", "died at", "events", "bytes", "reason")
-    for letter in DeadLetters(_settings(database_url=database_url).database_url).newest():
+    for letter in DeadLetters(_settings(database_url=database_url, data_dir=data_dir).database_url).newest():
         table.add_row(
             str(letter.id),
             letter.died_at.isoformat(timespec="seconds"),
@@ -334,22 +337,30 @@ def _chosen(ids: list[int] | None, every: bool) -> list[int] | None:
 
 @dead_letters.command("retry")
 def retry_dead_letters(
-    ids: Ids = None, every: All = False, database_url: DatabaseUrl = None, queue: Queue = None
+    ids: Ids = None,
+    every: All = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    queue: Queue = None,
 ) -> None:
     """Put them back on the queue. What was counted already is not counted again."""
     from modelmeter.app import retry_dead_letters as run  # noqa: PLC0415
 
     chosen = _chosen(ids, every)
-    print(f"{run(_settings(database_url=database_url, queue=queue), chosen)} back on the queue")
+    config = _settings(database_url=database_url, data_dir=data_dir, queue=queue)
+    print(f"{run(config, chosen)} back on the queue")
 
 
 @dead_letters.command("drop")
-def drop_dead_letters(ids: Ids = None, every: All = False, database_url: DatabaseUrl = None) -> None:
+def drop_dead_letters(
+    ids: Ids = None, every: All = False, database_url: DatabaseUrl = None, data_dir: DataDir = None
+) -> None:
     """Drop them for good."""
     from modelmeter.store.dead_letters import DeadLetters  # noqa: PLC0415
 
     chosen = _chosen(ids, every)
-    print(f"{DeadLetters(_settings(database_url=database_url).database_url).drop(chosen)} dropped")
+    letters = DeadLetters(_settings(database_url=database_url, data_dir=data_dir).database_url)
+    print(f"{letters.drop(chosen)} dropped")
 
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]

@@ -39,9 +39,14 @@ class Config(BaseSettings):
         "", description="PostgreSQL 15 to 18, as postgresql://user:password@host/database. Empty: embedded."
     )
     queue: str = Field("postgres:", description="The queue's URL. postgres: is the same database.")
-    rules: Path | None = Field(None, description="Rules file (YAML, Prometheus' format).")
+    rules: Path | None = Field(
+        None, description="Rules file (YAML, Prometheus' format). Without one: prediction_accuracy < 0.3."
+    )
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of a worker's or keeper's own /healthz and /metrics; 0: none."
+    )
     grace_seconds: float = Field(10, gt=0, description="After SIGTERM, how long work in hand may take.")
     log_level: str = Field("info", description="debug, info, warning or error.")
 

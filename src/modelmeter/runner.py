@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import psycopg
@@ -37,11 +38,31 @@ class Stop:
         return self._event.wait(seconds)
 
 
-def run_loop(name: str, run_once: Callable[[], bool], stop: Stop, pause: Callable[[bool], float]) -> None:
+class Pulse:
+    """Whether a loop comes round. One that has not for `limit_seconds` is stuck, and a new process is the cure."""
+
+    def __init__(self, limit_seconds: float = 600) -> None:
+        self._limit_seconds = limit_seconds
+        self._beat_at = time.monotonic()
+
+    def beat(self) -> None:
+        self._beat_at = time.monotonic()
+
+    def trouble(self) -> str | None:
+        """What is wrong, or None."""
+        quiet = time.monotonic() - self._beat_at
+        return None if quiet < self._limit_seconds else f"the loop has not come round for {quiet:.0f} seconds"
+
+
+def run_loop(
+    name: str, run_once: Callable[[], bool], stop: Stop, pause: Callable[[bool], float], pulse: Pulse | None = None
+) -> None:
     """Until `stop`: run_once, then wait `pause(whether it did anything)` seconds. A failure is waited out."""
+    pulse = pulse or Pulse()
     failures = 0
     said = ""
     while not stop.is_set():
+        pulse.beat()
         try:
             busy = run_once()
         except Exception as error:

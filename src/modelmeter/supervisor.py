@@ -173,7 +173,7 @@ def _ending(code: int) -> str:
 def as_environment(config: Config) -> dict[str, str]:
     """The settings as variables, for children."""
     found = {}
-    for name, value in config.model_dump().items():
+    for name, value in config.model_dump(exclude={"metrics_port"}).items():  # one port, many children
         if value is not None and value != "":
             found[f"MODELMETER_{name.upper()}"] = str(value.resolve() if isinstance(value, Path) else value)
     return found

@@ -6,9 +6,9 @@ import time
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
 from tests.acceptance.load import Load, Sent, audit
-from tests.acceptance.yard import Process, Yard, ask, connect, free_port, is_ready, kill, until
+from tests.acceptance.yard import Process, Yard, ask, connect, free_port, is_ready, kill, partials, until
 
-ROUNDS = int(os.environ.get("MODELMETER_TEST_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("MODELMETER_TEST_ROUNDS", "16"))
 DAY_MICROS = 86_400_000_000
 
 
@@ -19,7 +19,7 @@ def compact(conninfo: str) -> None:
     while compactor.run_once(time.time_ns() // 1000 + 2 * DAY_MICROS):
         assert time.monotonic() < deadline, "compaction does not come to an end"
     compactor.close()
-    assert ask(conninfo, "SELECT count(*) FROM modelmeter.rollup_partial") == 0
+    assert partials(conninfo, -2 * 1440) == 0
 
 
 def wait_stored(conninfo: str) -> None:
@@ -52,8 +52,7 @@ def test_every_acknowledged_event_counts_once_though_everything_is_killed_at_ran
     until(lambda: ask(yard.conninfo, "SELECT count(*) FROM modelmeter.queue") == 0, "the queue is empty")
     assert ask(yard.conninfo, "SELECT count(*) FROM modelmeter.dead_letter") == 0
     audit(url, events, dice)
-    waiting = "SELECT count(*) FROM modelmeter.rollup_partial_1m WHERE window_start < now() - interval '2 min'"
-    until(lambda: ask(yard.conninfo, waiting) == 0, "the keeper has compacted")
+    until(lambda: partials(yard.conninfo, 1) == 0, "the keeper has compacted")
     audit(url, events, dice)
 
 

@@ -57,11 +57,11 @@ def torment(
             before = load.count
             until(lambda before=before: load.count > before, f"progress before round {number}: {load.statuses}")  # type: ignore[misc]
             time.sleep(dice.random() ** 2)
-            which = dice.randrange(len(crew) + len(accidents))
-            if which >= len(crew):
-                [*accidents.values()][which - len(crew)]()
+            places: list[str | tuple[str, int]] = [*crew, *accidents]
+            place = dice.choice(places)
+            if isinstance(place, str):
+                accidents[place]()
             else:
-                place = [*crew][which]
                 crew[place].kill()
                 crew[place] = start(*place)
         for process in crew.values():

@@ -260,5 +260,20 @@ def ask(conninfo: str, query: str) -> object:
     return row[0] if row else None
 
 
+def partials(conninfo: str, minutes: int) -> int:
+    """How many partials of windows that ended so long ago the keeper has not folded yet."""
+    return int(
+        str(
+            ask(
+                conninfo,
+                "SELECT (SELECT count(*) FROM modelmeter.rollup_partial_1m"
+                f" WHERE window_start < now() - interval '{minutes + 1} min')"
+                " + (SELECT count(*) FROM modelmeter.rollup_partial_1h"
+                f" WHERE window_start < now() - interval '{minutes + 60} min')",
+            )
+        )
+    )
+
+
 def is_ready(url: str) -> bool:
     return httpx.get(f"{url}/readyz", timeout=5).status_code == 200

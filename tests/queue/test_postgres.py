@@ -65,7 +65,7 @@ def test_what_the_claims_connection_writes_commits_with_complete(
 
 
 def test_an_idle_slot_that_is_empty_is_truncated(consumer: PostgresConsumer, connection: Connection) -> None:
-    slot = put(connection, 2)
+    slot = put(connection, 3)
     claim = consumer.claim(10, 10, 10)
     assert claim is not None
     claim.complete()
@@ -95,15 +95,15 @@ def test_the_slots_written_now_and_next_are_left_alone(consumer: PostgresConsume
 def test_a_slot_with_a_transaction_in_flight_is_never_truncated_and_never_waited_for(
     database_url: str, consumer: PostgresConsumer, connection: Connection, doing: str
 ) -> None:
-    slot = put(connection, 2)
-    claim = None
-    if doing == "claim":
-        claim = consumer.claim(10, 10, 10)
-        assert claim is not None
-    else:
-        connection.execute("DELETE FROM modelmeter.queue")
+    slot = put(connection, 3)
+    claim = consumer.claim(10, 10, 10)
+    assert claim is not None
+    if doing == "INSERT":
+        claim.complete()
         connection.execute("BEGIN")
-        put(connection, 2)
+        connection.execute(
+            "INSERT INTO modelmeter.queue (slot, events, bytes, payload) VALUES (%s, 1, 1, 'x')", (slot,)
+        )
     tidier = PostgresConsumer(database_url)
     tidier.tidy()  # comes back, though the other's lock is held
     with psycopg.connect(database_url, autocommit=True) as other:
@@ -121,7 +121,7 @@ def test_a_long_transaction_elsewhere_does_not_make_the_queue_grow(
 ) -> None:
     with psycopg.connect(database_url) as long_one:
         long_one.execute("SELECT txid_current(), count(*) FROM modelmeter.stream")
-        slot = put(connection, 2)
+        slot = put(connection, 3)
         claim = consumer.claim(10, 10, 10)
         assert claim is not None
         claim.complete()

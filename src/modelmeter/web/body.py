@@ -110,9 +110,7 @@ def _unzstd(body: bytes, limit: int) -> bytes:
         if len(data) > limit:
             raise _too_large(limit, "unpacked")
         at = 0
-        while at < len(
-            body
-        ):  # the reader does not tell a frame that is cut off; the output is known to be small by now
+        while at < len(body):  # the reader does not tell a frame that is cut off; the output is small, we know now
             frame = packer.decompressobj()
             for piece in _pieces(body, at):
                 frame.decompress(piece)

@@ -246,7 +246,7 @@ class Ingest:
             return self._decoder.json(body, bounds)
         if kind == "ndjson":
             return self._decoder.ndjson(body, bounds)
-        return self._decoder.arrow(body, bounds)
+        return self._decoder.arrow(body, bounds, self._config.body_limit_bytes)
 
     async def _answer(self, decoded: Decoded, key: bytes) -> bytes:
         """The body of the 202. Unprocessable when there is nothing to acknowledge."""

@@ -2,18 +2,20 @@
 
 import asyncio
 import math
+import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from urllib.parse import parse_qsl
 
 import msgspec
+import psycopg
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from modelmeter import __version__
 from modelmeter.config import Config
-from modelmeter.errors import ModelmeterError
+from modelmeter.errors import Busy, ModelmeterError
 from modelmeter.promql import (
     BadQuery,
     Limits,
@@ -26,11 +28,12 @@ from modelmeter.promql import (
     parse_selector,
 )
 from modelmeter.promql.labels import METRIC_NAME, Labels
-from modelmeter.reader import Reader
+from modelmeter.reader import Connection, Reader
 from modelmeter.series import Catalog, SeriesSource
 from modelmeter.window import DAY, EARLIEST, LATEST, SECOND, Span, floor, parse_duration, rfc3339_to_micros
 
 _MATCH = "match[]"
+_LOOK_SECONDS = 0.5  # between two looks whether the client is still there
 
 Parameters = dict[str, list[str]]
 
@@ -50,12 +53,19 @@ def _one(parameters: Parameters, name: str) -> str:
     return parameters.get(name, [""])[0]
 
 
+def _number(text: str) -> float:
+    """As Go reads it: no blanks, no underscores, no digits of other scripts."""
+    if not text.isascii() or "_" in text or text != text.strip():
+        raise ValueError(text)
+    return float(text)
+
+
 def _instant(parameters: Parameters, name: str, default: int | None = None) -> int:
     text = _one(parameters, name)
     if not text and default is not None:
         return default
     try:
-        seconds = float(text)
+        seconds = _number(text)
         if not math.isfinite(seconds):
             raise ValueError
         micros = round(seconds * 1000) * 1000  # Prometheus' clock has milliseconds
@@ -70,7 +80,7 @@ def _instant(parameters: Parameters, name: str, default: int | None = None) -> i
 def _duration(parameters: Parameters, name: str) -> int:
     text = _one(parameters, name)
     try:
-        seconds = float(text)
+        seconds = _number(text)
         if not math.isfinite(seconds) or abs(seconds) > LATEST / SECOND:
             raise BadQuery(f'invalid parameter "{name}": cannot parse "{text}" to a valid duration. It overflows int64')
         return round(seconds * 1000) * 1000
@@ -93,21 +103,60 @@ def _answer(data: bytes, warnings: Sequence[str] = (), infos: Sequence[str] = ()
 def _refuse(error: ModelmeterError) -> Response:
     kind = error.kind if isinstance(error, QueryError) else ("unavailable" if error.status == 503 else "bad_data")
     body = {"status": "error", "errorType": kind, "error": error.detail}
-    return Response(msgspec.json.encode(body), error.status, media_type="application/json")
+    response = Response(msgspec.json.encode(body), error.status, media_type="application/json")
+    if isinstance(error, Busy):
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    return response
 
 
-class _Clock:
-    """The time that a query may take; also ends it when its client has gone."""
+@contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """A text that does not parse is the fault of the parameter that it came in."""
+    try:
+        yield
+    except BadQuery as error:
+        if not error.detail.startswith(("parse error: ", "invalid expression type ")):
+            raise
+        raise BadQuery(f'invalid parameter "{name}": {error.detail}') from None
+
+
+class _Watch:
+    """The time that a query may take, and the end of it when its client has gone: here and in Postgres."""
 
     def __init__(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
-        self.gone = False
+        self._lock = threading.Lock()
+        self._gone = False
+        self._cancel: Callable[[], None] | None = None
 
     def check(self) -> None:
-        if self.gone:
+        if self._gone:
             raise QueryTimeout("query was canceled in expression evaluation")
         if time.monotonic() > self._deadline:
             raise QueryTimeout("query timed out in expression evaluation")
+
+    @contextmanager
+    def over(self, connection: Connection) -> Iterator[None]:
+        """While the connection is the query's own. Nothing is cancelled afterwards, when others have it."""
+        with self._lock:
+            self._cancel = connection.cancel_safe
+        try:
+            left = max(int((self._deadline - time.monotonic()) * 1000), 1)
+            connection.execute(f"SET LOCAL statement_timeout = {left}".encode())
+            self.check()
+            yield
+        except psycopg.errors.QueryCanceled:
+            self.check()
+            raise QueryTimeout("query timed out in expression evaluation") from None
+        finally:
+            with self._lock:
+                self._cancel = None
+
+    def end(self) -> None:
+        with self._lock:
+            self._gone = True
+            if self._cancel is not None:
+                self._cancel()
 
 
 def make_router(config: Config, reader: Reader) -> APIRouter:
@@ -121,23 +170,19 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         seconds = config.query_timeout_seconds
         if _one(parameters, "timeout"):
             seconds = min(seconds, _duration(parameters, "timeout") / SECOND)
-        clock = _Clock(seconds)
-        limits = Limits(samples=config.query_limit_samples, series=config.query_limit_series, check_time=clock.check)
+        watch = _Watch(seconds)
+        limits = Limits(samples=config.query_limit_samples, series=config.query_limit_series, check_time=watch.check)
 
         def run() -> Result:
-            with reader.snapshot() as connection:
-                running.append(connection.cancel_safe)
-                connection.execute(f"SET LOCAL statement_timeout = {max(int(seconds * 1000), 1)}".encode())
-                return work(SeriesSource(connection, catalog, config.query_exact_limit_samples), limits)
+            with reader.snapshot() as connection, watch.over(connection), _blaming("query"):
+                source = SeriesSource(connection, catalog, config.query_exact_limit_samples, config.query_limit_samples)
+                return work(source, limits)
 
-        running: list[Callable[[], None]] = []
         answer = asyncio.ensure_future(run_in_threadpool(run))
         while not answer.done():
-            await asyncio.wait([answer], timeout=0.5)
+            await asyncio.wait([answer], timeout=_LOOK_SECONDS)
             if not answer.done() and await request.is_disconnected():
-                clock.gone = True
-                for cancel in running:
-                    await run_in_threadpool(cancel)
+                await run_in_threadpool(watch.end)
         result = answer.result()
         return _answer(result.data_json(), result.warnings, result.infos)
 
@@ -153,7 +198,8 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         response.headers["Server-Timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
         return response
 
-    @router.api_route("/query", methods=["GET", "POST"], summary="A PromQL query at one instant")
+    @router.post("/query", summary="A PromQL query at one instant")
+    @router.get("/query", summary="A PromQL query at one instant")
     async def query(request: Request) -> Response:
         def respond(parameters: Parameters) -> object:
             now = time.time_ns() // 1_000_000 * 1000
@@ -163,7 +209,8 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
 
         return await guarded(request, respond)
 
-    @router.api_route("/query_range", methods=["GET", "POST"], summary="A PromQL query over a range of steps")
+    @router.post("/query_range", summary="A PromQL query over a range of steps")
+    @router.get("/query_range", summary="A PromQL query over a range of steps")
     async def query_range(request: Request) -> Response:
         def respond(parameters: Parameters) -> object:
             start, end = _instant(parameters, "start"), _instant(parameters, "end")
@@ -179,7 +226,8 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
 
     def known_series(parameters: Parameters) -> list[Labels]:
         """All series, or those that match one of match[], that have events in [start, end] (whole days)."""
-        selectors = [parse_selector(text) for text in parameters.get(_MATCH, [])]
+        with _blaming(_MATCH):
+            selectors = [parse_selector(text) for text in parameters.get(_MATCH, [])]
         now = time.time_ns() // 1000
         span = Span(
             floor(_instant(parameters, "start", max(now - 30 * DAY, 0)), DAY),
@@ -189,22 +237,24 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
             source = SeriesSource(connection, catalog, 0)
             return source.series(selectors or [()], span)
 
-    @router.api_route("/series", methods=["GET", "POST"], summary="The series that match")
+    @router.post("/series", summary="The series that match")
+    @router.get("/series", summary="The series that match")
     async def series(request: Request) -> Response:
         async def respond(parameters: Parameters) -> Response:
             if not parameters.get(_MATCH):
                 raise BadQuery("no match[] parameter provided")
             found = await run_in_threadpool(known_series, parameters)
-            return _answer(msgspec.json.encode([dict(labels) for labels in _limited(parameters, found)]))
+            return _listed(parameters, [dict(labels) for labels in found])
 
         return await guarded(request, respond)
 
-    @router.api_route("/labels", methods=["GET", "POST"], summary="The label names")
+    @router.post("/labels", summary="The label names")
+    @router.get("/labels", summary="The label names")
     async def labels(request: Request) -> Response:
         async def respond(parameters: Parameters) -> Response:
             found = await run_in_threadpool(known_series, parameters)
             names = sorted({name for one in found for name, _ in one})
-            return _answer(msgspec.json.encode(_limited(parameters, names)))
+            return _listed(parameters, names)
 
         return await guarded(request, respond)
 
@@ -213,7 +263,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         async def respond(parameters: Parameters) -> Response:
             found = await run_in_threadpool(known_series, parameters)
             values = sorted({value for one in found for label, value in one if label == name})
-            return _answer(msgspec.json.encode(_limited(parameters, values)))
+            return _listed(parameters, values)
 
         return await guarded(request, respond)
 
@@ -242,22 +292,24 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         }
         return _answer(msgspec.json.encode(known))
 
-    @router.api_route("/format_query", methods=["GET", "POST"], summary="A query, prettily")
+    @router.post("/format_query", summary="A query, prettily")
+    @router.get("/format_query", summary="A query, prettily")
     async def formatted(request: Request) -> Response:
-        return await guarded(
-            request, lambda parameters: _answer(msgspec.json.encode(format_query(_one(parameters, "query"))))
-        )
+        def respond(parameters: Parameters) -> Response:
+            with _blaming("query"):
+                return _answer(msgspec.json.encode(format_query(_one(parameters, "query"))))
+
+        return await guarded(request, respond)
 
     return router
 
 
-T = TypeVar("T")
-
-
-def _limited(parameters: Parameters, found: list[T]) -> list[T]:
+def _listed(parameters: Parameters, found: Sequence[object]) -> Response:
+    """At most `limit` of them; 0 is no limit."""
     text = _one(parameters, "limit")
-    if not text:
-        return found
-    if not text.isascii() or not text.isdigit():
-        raise BadQuery(f'invalid parameter "limit": cannot parse "{text}"')
-    return found[: int(text)] if int(text) else found
+    if text and not (text.isascii() and text.isdigit()):
+        raise BadQuery(f'invalid parameter "limit": cannot parse "{text}" to a valid limit')
+    limit = int(text or 0)
+    if not limit or limit >= len(found):
+        return _answer(msgspec.json.encode(found))
+    return _answer(msgspec.json.encode(found[:limit]), ["results truncated due to limit"])

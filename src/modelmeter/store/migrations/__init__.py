@@ -1,11 +1,16 @@
 """Migrations: numbered files of SQL, append-only, each run once, in its own transaction, recorded with a digest."""
 
 import hashlib
+import logging
+import time
+from collections.abc import Callable
 from importlib import resources
 
 import psycopg
 
-from modelmeter.errors import WrongSetting
+from modelmeter.errors import Unavailable, WrongSetting
+
+log = logging.getLogger(__name__)
 
 _LOCK = 0x6D6D_0001  # an advisory lock: two processes that migrate at once take turns
 
@@ -27,7 +32,7 @@ def latest() -> int:
 def migrate(conninfo: str) -> list[str]:
     """Bring the schema up to this release; the names of what was run. WrongSetting when it is a newer release's."""
     ran = []
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
         connection.execute("SET lock_timeout = '10s'")
         connection.execute("SET client_min_messages = warning")
@@ -54,6 +59,41 @@ def migrate(conninfo: str) -> list[str]:
                     )
                 ran.append(name)
     return ran
+
+
+def migrate_patiently(conninfo: str, patience_seconds: float) -> list[str]:
+    """The same for a database that may come up later. Unavailable when it has not within the patience."""
+    deadline = time.monotonic() + patience_seconds
+    said = ""
+    while True:
+        try:
+            return migrate(conninfo)
+        except psycopg.OperationalError as error:
+            reason = (str(error).strip().splitlines() or [repr(error)])[0]
+            if time.monotonic() >= deadline:
+                raise Unavailable(f"the database is away: {reason}") from None
+            if reason != said:
+                said = reason
+                log.warning("the database is away: %s; trying again", reason)
+            time.sleep(1)
+
+
+def wait_for_schema(conninfo: str, is_over: Callable[[float], bool]) -> None:
+    """Return when the schema is there, or when `is_over`, which is given the seconds to wait, says so."""
+    said = ""
+    while True:
+        try:
+            with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as connection:
+                if is_current(connection):
+                    return
+            reason = "the schema is older than this release; run: modelmeter migrate"
+        except psycopg.OperationalError as error:
+            reason = f"the database is away: {(str(error).strip().splitlines() or [repr(error)])[0]}"
+        if reason != said:
+            said = reason
+            log.warning("%s; waiting", reason)
+        if is_over(0.5):
+            return
 
 
 def is_current(connection: psycopg.Connection[tuple[object, ...]]) -> bool:

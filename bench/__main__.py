@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from bench import ingest, memory, peers, stats
+from bench import ingest, memory, peers, queues, stats
 from bench.client import BenchError
 from bench.report import Table, print_place, print_table, write_json
 
@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": memory,
     "stats": stats,
     "peers": peers,
+    "queues": queues,
 }
 ALONE = ("ingest", "memory", "stats")
 _DEFAULTS = {"seconds": 10.0, "streams": 12, "repeat": 1, "json": None, "markdown": False}

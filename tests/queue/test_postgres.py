@@ -1,6 +1,8 @@
 """What only the queue in Postgres promises: one transaction with the store, slots that are emptied by TRUNCATE."""
 
 import asyncio
+import statistics
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -160,3 +162,35 @@ def test_an_enqueue_that_is_cancelled_leaves_the_producer_whole(database_url: st
 
     asyncio.run(enqueue())
     assert count_rows(database_url, "queue") >= 1
+
+
+def test_a_snapshot_held_open_neither_slows_claims_nor_keeps_pages(
+    database_url: str, consumer: PostgresConsumer, connection: Connection
+) -> None:
+    """What was deleted cannot be vacuumed while anybody's old snapshot stands; claims must not step over it."""
+    put_many = (
+        "INSERT INTO modelmeter.queue (slot, events, bytes, payload)"
+        f" SELECT ({SLOT_NOW} + 2) %% 4, 1, 1, 'x' FROM generate_series(1, %s)"
+    )
+    with psycopg.connect(database_url) as holder:
+        holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM modelmeter.ledger")
+        medians = []
+        for _ in range(6):
+            connection.execute(put_many.encode(), (4000,))
+            seconds = []
+            while True:
+                began = time.perf_counter()
+                claim = consumer.claim(10**9, 10**9, 100)
+                if claim is None:
+                    break
+                seconds.append(time.perf_counter() - began)
+                claim.complete()
+            medians.append(statistics.median(seconds))
+        assert min(medians[-2:]) < 3 * medians[0], medians
+        consumer._look_at = 0  # the next look goes from the beginning
+        assert consumer.claim(1, 1, 1) is None
+        for _ in range(3):  # the slots whose turn it is; the clock may pass an edge in between
+            consumer.tidy()
+        sizes = [size(connection, slot) for slot in range(4)]
+        assert sum(sizes) == 0, sizes

@@ -14,11 +14,14 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc
 from google.api_core import exceptions as google_errors
 from google.api_core.retry import Retry
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import monitoring_v3, pubsub_v1  # type: ignore[attr-defined]  # a namespace of many packages
 from google.cloud.pubsub_v1.publisher.exceptions import FlowControlLimitError
+from google.pubsub_v1.services.subscriber import SubscriberClient
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from modelmeter.errors import Busy, Unavailable, WrongSetting
 from modelmeter.queue import Backlog
@@ -53,6 +56,15 @@ def _topic(url: PubsubUrl, suffix: str = "") -> str:
 
 def _subscription(url: PubsubUrl, suffix: str = "") -> str:
     return f"projects/{url.project}/subscriptions/{url.subscription}{suffix}"
+
+
+def _subscriber(url: PubsubUrl) -> SubscriberClient:
+    """Unary calls only. To an emulator, too, without gRPC's own limit of 4 MiB on an answer."""
+    emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+    if emulator:
+        channel = grpc.insecure_channel(emulator, options=[("grpc.max_receive_message_length", -1)])
+        return SubscriberClient(transport=SubscriberGrpcTransport(channel=channel))
+    return SubscriberClient(client_options=_options(url))
 
 
 def away(error: BaseException) -> Unavailable:
@@ -210,7 +222,7 @@ class PubsubBroker:
     def _open(self) -> Any:
         if self._subscriber is None:
             with self._calls():
-                self._subscriber = pubsub_v1.SubscriberClient(client_options=_options(self._url))
+                self._subscriber = _subscriber(self._url)
             self._ended = threading.Event()
             args = (self._subscriber, self._ended)
             threading.Thread(target=self._keep_leases, args=args, name="pubsub leases", daemon=True).start()
@@ -339,7 +351,7 @@ class PubsubBroker:
             self._hand.clear()
         subscriber, self._subscriber = self._subscriber, None
         if subscriber is not None:
-            subscriber.close()
+            subscriber.transport.close()
 
 
 def _fitting(found: Sequence[Delivery], limit_events: int, limit_bytes: int) -> int:
@@ -428,7 +440,7 @@ class PubsubSteward:
         with _calls(self._url, "topic or subscription"):
             publisher = pubsub_v1.PublisherClient(client_options=_options(self._url))
             try:
-                with pubsub_v1.SubscriberClient(client_options=_options(self._url)) as subscriber:
+                with _subscriber(self._url) as subscriber:
                     yield publisher, subscriber
             finally:
                 publisher.transport.close()

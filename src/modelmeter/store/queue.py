@@ -6,6 +6,7 @@ truncated in its turn: vacuum has nothing to do, and a long transaction elsewher
 
 import asyncio
 import contextlib
+import time
 from typing import Any, TypeAlias
 
 import psycopg
@@ -19,6 +20,13 @@ from modelmeter.store.writer import bury
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 SQL = load("queue.sql")
+
+_LATE_MESSAGES = 256
+"""How far below the last ones a claim looks: ids are given before they are committed."""
+
+_LOOK_SECONDS = 1.0
+_LOOK_SHARE = 19
+"""A look from the beginning is due after so many times what the last one took."""
 
 
 class PostgresProducer:
@@ -98,6 +106,8 @@ class PostgresConsumer:
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._connection: Connection | None = None
+        self._floor = 0
+        self._look_at = 0.0
 
     def _connect(self) -> Connection:
         if self._connection is None or self._connection.closed:
@@ -107,10 +117,10 @@ class PostgresConsumer:
     def claim(self, limit_events: int, limit_bytes: int, limit_messages: int) -> PostgresClaim | None:
         """Some messages within the limits (at least one, if there is one); None when there are none."""
         connection = self._connect()
-        picked = connection.execute(SQL["pick"], (limit_messages,), prepare=True).fetchall()
+        picked = self._pick(connection, limit_messages)
         while (fitting := _fitting(picked, limit_events, limit_bytes)) < len(picked):
             connection.rollback()  # what does not fit is for the others
-            picked = connection.execute(SQL["pick"], (fitting,), prepare=True).fetchall()
+            picked = connection.execute(SQL["pick"], (self._floor, fitting), prepare=True).fetchall()
         if not picked:
             connection.rollback()
             return None
@@ -118,6 +128,24 @@ class PostgresConsumer:
         slots = {slot for _, slot, *_ in picked}
         rows = connection.execute(SQL["take"], (ids, list(slots)), prepare=True, binary=True).fetchall()
         return PostgresClaim(connection, rows)
+
+    def _pick(self, connection: Connection, limit: int) -> list[tuple[int, int, int, int]]:
+        """From where the last messages were; now and then from the beginning.
+
+        As long as an old snapshot is held anywhere, what was deleted still lies in the index: all of it would be
+        stepped over each time. What is found only from the beginning (given back by others, committed late) waits
+        for the next such look, of which the time taken is bounded.
+        """
+        began = time.monotonic()
+        from_the_beginning = began >= self._look_at
+        start = 0 if from_the_beginning else self._floor
+        picked = connection.execute(SQL["pick"], (start, limit), prepare=True).fetchall()
+        if from_the_beginning:
+            ended = time.monotonic()
+            self._look_at = ended + max(_LOOK_SECONDS if picked else 0, _LOOK_SHARE * (ended - began))
+        if picked:
+            self._floor = max(picked[0][0] - _LATE_MESSAGES, 0)
+        return picked
 
     def backlog(self) -> Backlog:
         connection = self._connect()
@@ -141,6 +169,7 @@ class PostgresConsumer:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._floor, self._look_at = 0, 0.0
 
 
 class PostgresSteward:

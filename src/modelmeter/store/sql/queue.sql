@@ -3,8 +3,9 @@
 INSERT INTO modelmeter.queue (events, bytes, payload) VALUES (%s, %s, %s);
 
 -- name: pick
--- The oldest messages that no other worker has. Index: queue_N_pkey, merged over the slots.
-SELECT message_id, slot, events, bytes FROM modelmeter.queue ORDER BY message_id LIMIT %s FOR UPDATE SKIP LOCKED;
+-- The oldest messages, from an id on, that no other worker has. Index: queue_N_pkey, merged over the slots.
+SELECT message_id, slot, events, bytes FROM modelmeter.queue WHERE message_id >= %s ORDER BY message_id LIMIT %s
+FOR UPDATE SKIP LOCKED;
 
 -- name: take
 -- The picked ones, out of the queue. Index: queue_N_pkey.

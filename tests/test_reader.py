@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
+from modelmeter.compactor import Compactor
+from modelmeter.config import Config
 from modelmeter.errors import NotFound
-from modelmeter.fold import cover
 from modelmeter.reader import Event, Reader
-from modelmeter.window import DAY, HOUR, LATEST, MINUTE, RESOLUTIONS, SECOND, Span, ceil, floor
+from modelmeter.window import DAY, HOUR, LATEST, SECOND, Span
 from tests.history import (
     NOON,
     Storing,
@@ -38,40 +37,7 @@ def reader(database_url: str) -> Iterator[Reader]:
     reader.close()
 
 
-instants = st.one_of(
-    st.integers(0, LATEST - DAY),
-    st.builds(
-        lambda width, number, off: max(width * number + off, 0),
-        st.sampled_from([MINUTE, HOUR, DAY]),
-        st.integers(0, 20_000),
-        st.integers(-2, 2),
-    ),
-)
-
-
-@given(instants, instants)
-@example(NOON + 30 * SECOND, NOON + 3 * HOUR)
-def test_a_cover_tiles_the_minutes_of_a_span_once_each(one: int, other: int) -> None:
-    span = Span(min(one, other), max(one, other))
-    ranges = sorted((start, end, table) for table, start, end in cover(span) if table != "rollup_partial")
-    start, end = floor(span.start, MINUTE), ceil(span.end, MINUTE)
-    if start == end:
-        assert ranges == []
-        return
-    assert [ranges[0][0], *(later for _, later, _ in ranges)] == [*(first for first, _, _ in ranges), end]
-    assert ranges[0][0] == start
-    for first, later, table in ranges:
-        width = RESOLUTIONS[table.removeprefix("rollup_")]
-        assert first % width == later % width == 0
-        if width > MINUTE:
-            assert span.start <= first and later <= span.end, "only a window of a minute may be cut through"
-    assert [found for found in cover(span) if found[0] == "rollup_partial"] == [("rollup_partial", start, end)]
-
-
 def test_a_span_that_begins_just_after_the_hour_leaves_out_what_came_before(database_url: str, reader: Reader) -> None:
-    from modelmeter.compactor import Compactor
-    from modelmeter.config import Config
-
     events = [event(NOON + 1 * SECOND, drift=1), event(NOON + 40 * SECOND, drift=2), event(NOON + HOUR, drift=3)]
     store(database_url, *events)
     span = Span(NOON + 30 * SECOND, NOON + 2 * HOUR)

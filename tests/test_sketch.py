@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelmeter import sketch
@@ -164,6 +164,7 @@ def test_a_quantile_of_positive_values_is_within_the_error_of_numpys(values: lis
 
 @many
 @given(st.lists(finite, min_size=1, max_size=80), qs)
+@example([-LARGEST, LARGEST], [0.0, 0.3, 0.5, 0.99])
 def test_quantiles_rise_between_the_exact_minimum_and_maximum(values: list[float], wanted: list[float]) -> None:
     low, high = min(values), max(values)
     found = quantiles(sketch_of(floats(values)), [0, *wanted, 1], low, high)

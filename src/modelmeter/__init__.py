@@ -1,6 +1,7 @@
 """modelmeter, a metrics server for AI model stats. The modules, in the order in which an event meets them:
 
 web/ingest   HTTP body in, 202 out
+arrow        how large an Arrow stream says it is, before anything unpacks it
 decoder      JSON, NDJSON, Arrow -> Batch; what is refused and why
 ingester     many Batches -> one message on the queue, one commit (group commit)
 queue/       the contract and its implementations

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from types import ModuleType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmeter import __version__, telemetry
@@ -17,18 +20,23 @@ from modelmeter.config import Config
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.ingester import Ingester
 from modelmeter.notify.log import AlertLog
-from modelmeter.queue import Consumer, Producer
+from modelmeter.queue import Backlog, Consumer, Producer, Steward
+from modelmeter.queue.outside import OutsideConsumer
+from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
 from modelmeter.reader import Reader
-from modelmeter.rule import read_rules
+from modelmeter.rule import DEFAULT_RULES, read_rules
 from modelmeter.runner import Leadership, Pulse, Stop, run_loop
+from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.migrations import wait_for_schema
-from modelmeter.store.queue import PostgresConsumer, PostgresProducer
+from modelmeter.store.outside import OutsideDatabase
+from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import events, health, stats
+from modelmeter.web import events, health, prometheus, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
+from modelmeter.web.path import as_sent
 from modelmeter.web.probe import probes
-from modelmeter.web.problem import on_error
+from modelmeter.web.problem import on_bug, on_error, on_http_error
 from modelmeter.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -40,26 +48,86 @@ _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 def make_producer(config: Config) -> Producer:
     """The API's side of the queue that the setting `queue` names."""
-    _check_queue(config)
-    return PostgresProducer(config.database_url)
+    url = parse(config.queue)
+    if isinstance(url, PostgresUrl):
+        return PostgresProducer(config.database_url)
+    if isinstance(url, NatsUrl):
+        return _outside("nats", "modelmeter.queue.nats").NatsProducer(url)  # type: ignore[no-any-return]
+    return _outside("pubsub", "modelmeter.queue.pubsub").PubsubProducer(url)  # type: ignore[no-any-return]
 
 
 def make_consumer(config: Config) -> Consumer:
     """The worker's side of the same."""
-    _check_queue(config)
-    return PostgresConsumer(config.database_url)
+    url = parse(config.queue)
+    if isinstance(url, PostgresUrl):
+        return PostgresConsumer(config.database_url)
+    if isinstance(url, NatsUrl):
+        broker = _outside("nats", "modelmeter.queue.nats").NatsBroker(url)
+    else:
+        broker = _outside("pubsub", "modelmeter.queue.pubsub").PubsubBroker(url)
+    return OutsideConsumer(broker, OutsideDatabase(config.database_url), url.max_deliver)
 
 
-def _check_queue(config: Config) -> None:
-    if config.queue not in ("postgres:", "postgres"):
-        raise WrongSetting(f"queue: {config.queue!r} is not known; so far there is postgres:, the same database")
+def make_steward(config: Config) -> Steward:
+    """Who makes, looks at and empties it."""
+    url = parse(config.queue)
+    if isinstance(url, PostgresUrl):
+        return PostgresSteward(config.database_url)
+    if isinstance(url, NatsUrl):
+        return _outside("nats", "modelmeter.queue.nats").NatsSteward(url)  # type: ignore[no-any-return]
+    return _outside("pubsub", "modelmeter.queue.pubsub").PubsubSteward(url)  # type: ignore[no-any-return]
+
+
+def _outside(extra: str, module: str) -> ModuleType:
+    """The implementation of a queue outside; its client is an extra."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("modelmeter"):
+            raise
+        raise WrongSetting(
+            f"queue: {extra}:// needs the package of {error.name}: pip install 'modelmeter[{extra}]'"
+        ) from None
+
+
+def read_backlog(config: Config) -> Backlog:
+    """What waits on the queue now."""
+
+    async def read() -> Backlog:
+        producer = make_producer(config)
+        try:
+            return await producer.backlog()
+        finally:
+            await producer.close()
+
+    return asyncio.run(read())
+
+
+def retry_dead_letters(config: Config, ids: Sequence[int] | None) -> int:
+    """Back onto the queue, whichever it is (all, when `ids` is None); how many."""
+    letters = DeadLetters(config.database_url)
+    if isinstance(parse(config.queue), PostgresUrl):
+        return letters.retry(ids)
+
+    async def retry() -> int:
+        producer = make_producer(config)
+        count = 0
+        try:
+            for letter_id, events, payload in letters.read(ids):
+                await producer.enqueue(payload, events)  # killed after this, it is sent again, and counts once
+                count += letters.drop([letter_id])
+        finally:
+            await producer.close()
+        return count
+
+    return asyncio.run(retry())
 
 
 def make_api(config: Config) -> ASGIApp:
     """The ASGI application."""
     producer = make_producer(config)
     ingester = Ingester(producer)
-    gate = Gate(config, producer)
+    gate = Gate(config, producer, needs_database=isinstance(parse(config.queue), PostgresUrl))
     reader = Reader(config.database_url)
 
     @contextlib.asynccontextmanager
@@ -73,10 +141,15 @@ def make_api(config: Config) -> ASGIApp:
         await producer.close()
         reader.close()
 
-    api = FastAPI(title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION)
+    api = FastAPI(
+        title="modelmeter", version=__version__, lifespan=lifespan, description=_DESCRIPTION, redirect_slashes=False
+    )
     api.add_exception_handler(ModelmeterError, on_error)
+    api.add_exception_handler(HTTPException, on_http_error)
+    api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader))
     api.include_router(events.make_router(reader))
+    api.include_router(prometheus.make_router(config, reader))
     api.include_router(health.make_router(gate))
     events.describe_ingest(api)
     ingest = Ingest(config, gate, ingester)
@@ -86,7 +159,7 @@ def make_api(config: Config) -> ASGIApp:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _INGEST_PATHS:
             await ingest(scope, receive, send)
         else:
-            await api(scope, receive, send)
+            await api(as_sent(scope) if scope["type"] == "http" else scope, receive, send)
 
     return application
 
@@ -160,7 +233,7 @@ def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
 
 def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
-    alerts = AlertLog(read_rules(config.rules) if config.rules else [], config.alert_lines_per_second)
+    alerts = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
     consumer = make_consumer(config)
     catalog = Catalog(config.database_url)
     worker = Worker(config, consumer, catalog, alerts.look_at)

@@ -52,11 +52,13 @@ app = typer.Typer(
 )
 dead_letters = typer.Typer(
     no_args_is_help=True,
-    help="Messages that could not be stored: look, try again, drop. They are in the database, so its URL is needed.",
+    help="Messages that could not be stored: look, try again, drop. In the `serve` on --data-dir or --database-url.",
 )
 rules_app = typer.Typer(no_args_is_help=True, help="The rules file: an example, and a check before it is used.")
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel=_UPKEEP)
 app.add_typer(rules_app, name="rules", rich_help_panel=_UPKEEP)
+queues = typer.Typer(no_args_is_help=True, help="The queue itself: make it, look at it, empty it.")
+app.add_typer(queues, name="queue", rich_help_panel=_UPKEEP)
 
 Host = Annotated[
     str | None, typer.Option(help="Address to listen on; 0.0.0.0 for all of them.", show_default="127.0.0.1")
@@ -92,10 +94,15 @@ def _settings(*, needs_database: bool = True, **overrides: Any) -> Config:
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     if needs_database and not config.database_url:
-        raise WrongSetting(
-            "database_url: needed here; give --database-url or MODELMETER_DATABASE_URL "
-            "(only `modelmeter serve` brings its own Postgres)"
-        )
+        from modelmeter.store.embedded import running_conninfo  # noqa: PLC0415
+
+        running = running_conninfo(config.data_dir)
+        if running is None:
+            raise WrongSetting(
+                "database_url: needed here; give --database-url or MODELMETER_DATABASE_URL "
+                f"(only `modelmeter serve` brings its own Postgres, and none runs on {config.data_dir})"
+            )
+        config = config.model_copy(update={"database_url": running})
     if config.database_url:
         from psycopg import ProgrammingError  # noqa: PLC0415
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
@@ -305,12 +312,12 @@ def check_rules(file: Annotated[Path, typer.Argument(help="The rules file.")]) -
 
 
 @dead_letters.command("list")
-def list_dead_letters(database_url: DatabaseUrl = None) -> None:
+def list_dead_letters(database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
     """The dead letters, newest first, with their reasons."""
     from modelmeter.store.dead_letters import DeadLetters  # noqa: PLC0415
 
     table = Table("id", "died at", "events", "bytes", "reason")
-    for letter in DeadLetters(_settings(database_url=database_url).database_url).newest():
+    for letter in DeadLetters(_settings(database_url=database_url, data_dir=data_dir).database_url).newest():
         table.add_row(
             str(letter.id),
             letter.died_at.isoformat(timespec="seconds"),
@@ -332,21 +339,88 @@ def _chosen(ids: list[int] | None, every: bool) -> list[int] | None:
 
 
 @dead_letters.command("retry")
-def retry_dead_letters(ids: Ids = None, every: All = False, database_url: DatabaseUrl = None) -> None:
+def retry_dead_letters(
+    ids: Ids = None,
+    every: All = False,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    queue: Queue = None,
+) -> None:
     """Put them back on the queue. What was counted already is not counted again."""
-    from modelmeter.store.dead_letters import DeadLetters  # noqa: PLC0415
+    from modelmeter.app import retry_dead_letters as run  # noqa: PLC0415
 
     chosen = _chosen(ids, every)
-    print(f"{DeadLetters(_settings(database_url=database_url).database_url).retry(chosen)} back on the queue")
+    config = _settings(database_url=database_url, data_dir=data_dir, queue=queue)
+    print(f"{run(config, chosen)} back on the queue")
 
 
 @dead_letters.command("drop")
-def drop_dead_letters(ids: Ids = None, every: All = False, database_url: DatabaseUrl = None) -> None:
+def drop_dead_letters(
+    ids: Ids = None, every: All = False, database_url: DatabaseUrl = None, data_dir: DataDir = None
+) -> None:
     """Drop them for good."""
     from modelmeter.store.dead_letters import DeadLetters  # noqa: PLC0415
 
     chosen = _chosen(ids, every)
-    print(f"{DeadLetters(_settings(database_url=database_url).database_url).drop(chosen)} dropped")
+    letters = DeadLetters(_settings(database_url=database_url, data_dir=data_dir).database_url)
+    print(f"{letters.drop(chosen)} dropped")
+
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+def _queue_settings(database_url: str | None, queue: str | None) -> Config:
+    """A queue outside is made and looked at without the database."""
+    from modelmeter.queue.url import PostgresUrl, parse  # noqa: PLC0415
+
+    config = _settings(needs_database=False, database_url=database_url, queue=queue)
+    if isinstance(parse(config.queue), PostgresUrl) and not config.database_url:
+        raise WrongSetting("database_url: needed here; only `modelmeter serve` brings its own Postgres")
+    return config
+
+
+@queues.command("create")
+def create_queue(database_url: DatabaseUrl = None, queue: Queue = None, dry_run: DryRun = False) -> None:
+    """Make what the queue needs: the stream, or the topics and subscriptions. What is there already stays."""
+    from modelmeter.app import make_steward  # noqa: PLC0415
+
+    lines = make_steward(_queue_settings(database_url, queue)).create(dry_run=dry_run)
+    done = "would make" if dry_run else "made"
+    print("\n".join(f"{done} {line}" for line in lines) or "all that the queue needs is there")
+
+
+@queues.command("status")
+def show_queue(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
+    """What waits on the queue, and how the queue itself is."""
+    from modelmeter.app import make_steward, read_backlog  # noqa: PLC0415
+
+    config = _queue_settings(database_url, queue)
+    facts = make_steward(config).status()
+    backlog = read_backlog(config)
+    facts |= {
+        "messages": f"{backlog.messages:,}",
+        "events": f"{backlog.events:,}",
+        "bytes": f"{backlog.bytes:,}",
+        "oldest": f"{backlog.age_seconds:.1f} s",
+    }
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+
+
+@queues.command("purge")
+def purge_queue(
+    database_url: DatabaseUrl = None,
+    queue: Queue = None,
+    dry_run: DryRun = False,
+    sure: Annotated[bool, typer.Option("--yes", help="Do it: acknowledged events are lost for good.")] = False,
+) -> None:
+    """Drop all that waits. Acknowledged events are lost by this."""
+    from modelmeter.app import make_steward  # noqa: PLC0415
+
+    if not dry_run and not sure:
+        raise WrongSetting("purge drops acknowledged events for good; say --yes, or --dry-run to see how many messages")
+    count = make_steward(_queue_settings(database_url, queue)).purge(dry_run=dry_run)
+    print(f"{'would drop' if dry_run else 'dropped'} {'all messages' if count < 0 else f'{count:,} messages'}")
 
 
 def main() -> None:

@@ -39,7 +39,9 @@ class Config(BaseSettings):
         "", description="PostgreSQL 15 to 18, as postgresql://user:password@host/database. Empty: embedded."
     )
     queue: str = Field("postgres:", description="The queue's URL. postgres: is the same database.")
-    rules: Path | None = Field(None, description="Rules file (YAML, Prometheus' format).")
+    rules: Path | None = Field(
+        None, description="Rules file (YAML, Prometheus' format). Without one: prediction_accuracy < 0.3."
+    )
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
     metrics_port: int = Field(
@@ -66,6 +68,14 @@ class Config(BaseSettings):
         ge=0,
         description="Events a second above which a stream gets rollups of a minute, not only of an hour; "
         "below it the raw events are as quick to read and much smaller.",
+    )
+    query_timeout_seconds: float = Field(120, gt=0, description="How long a PromQL query may take.")
+    query_limit_samples: int = Field(
+        50_000_000, ge=1, description="Raw samples, and series times steps, that a PromQL query may hold in memory."
+    )
+    query_limit_series: int = Field(100_000, ge=1, description="Series that a PromQL query may touch.")
+    query_exact_limit_samples: int = Field(
+        10_000, ge=0, description="Up to so many samples a quantile over time is exact; beyond, within 1.1 %."
     )
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")

@@ -14,8 +14,6 @@ Counts = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 
 PSI_GROUPS = 10
 
-_ABOVE_ALL = 1 << 17  # larger than any exponent's bin, so that signs never meet
-
 
 def bin_of(values: Floats) -> Ints:
     """The sketch's bins as one number line: 2^17 + i for values in positive bin i, 0 for zero, minus that for -v.
@@ -25,27 +23,15 @@ def bin_of(values: Floats) -> Ints:
     bins = np.zeros(values.shape, np.int64)
     other = values != 0
     signed = values[other]
-    bins[other] = np.copysign(sketch.bin_of(np.abs(signed)).astype(np.int64) + _ABOVE_ALL, signed).astype(np.int64)
-    return bins
-
-
-def bin_of_sketch(one: sketch.Sketch) -> tuple[Ints, Ints]:
-    """The bins of a sketch on that line, ascending, and their counts; only those in use. Shapes (n,)."""
-    bins = np.concatenate(
-        (
-            -(one.negative_offset + np.arange(one.negative_counts.size) + _ABOVE_ALL)[::-1],
-            [0],
-            one.offset + np.arange(one.counts.size) + _ABOVE_ALL,
-        )
+    bins[other] = np.copysign(sketch.bin_of(np.abs(signed)).astype(np.int64) + sketch.ABOVE_ALL, signed).astype(
+        np.int64
     )
-    counts = np.concatenate((one.negative_counts[::-1], [one.zeros], one.counts))
-    used = counts > 0
-    return bins[used], counts[used]
+    return bins
 
 
 def value_of(bins: Ints) -> Floats:
     """The value that stands for a bin: within 1.1 % of every value in it."""
-    return np.where(bins == 0, 0.0, np.sign(bins) * sketch.value_of(np.abs(bins) - _ABOVE_ALL))
+    return np.where(bins == 0, 0.0, np.sign(bins) * sketch.value_of(np.abs(bins) - sketch.ABOVE_ALL))
 
 
 def _share(counts: Counts) -> Floats:

@@ -70,7 +70,13 @@ class Ingester:
         message_id = new_id()
         try:
             message = assemble(message_id, _once_each(group))
-            await self._producer.enqueue(encode(message), message.events)
+            payload = encode(message)
+            if len(payload) > self._producer.limit_bytes and len(group) > 1:
+                # Each request stays whole, so its key does: two messages cost less than parts of one.
+                await self._commit(group[: len(group) // 2])
+                await self._commit(group[len(group) // 2 :])
+                return
+            await self._producer.enqueue(payload, message.events)
         except BaseException as error:
             for one in group:
                 if not one.done.done():

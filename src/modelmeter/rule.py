@@ -129,6 +129,9 @@ def parse_event(text: str) -> tuple[str, str, float, tuple[Matcher, ...]]:
     return selector.name, comparison, threshold, matchers
 
 
+DEFAULT_RULES = (EventRule("LowAccuracy", "prediction_accuracy", "<", 0.3, ()),)
+"""What holds when no rules file is given; an empty file has no rules."""
+
 _RULE_FIELDS = {"alert", "event", "labels", "annotations"}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import psycopg
 
 from modelmeter import telemetry
+from modelmeter.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def run_loop(
             busy = run_once()
         except Exception as error:
             telemetry.LOOP_ERRORS.labels(name).inc()
-            passing = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError))
+            passing = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError, Unavailable))
             if repr(error) != said:  # the same again is only counted
                 said = repr(error)
                 log.log(

@@ -3,10 +3,12 @@
 A metric's name is `__name__`; the labels of the stream are the labels. Windows that stand on the grid of a resolution
 come from rollups, as do a few windows that stand anywhere; all others are made from raw samples by the evaluator.
 A rollup's window is open on the right and PromQL's on the left: where an event lies on a border to the microsecond,
-raw samples decide.
+raw samples decide. Of several events of a series at one time, all count; the last is the largest, the first the least.
 """
 
+import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from modelmeter import rollup, sketch
 from modelmeter.batch import Labels
 from modelmeter.chunk import unpack_floats, unpack_ints
-from modelmeter.distance import bin_of_sketch, value_of
+from modelmeter.distance import value_of
 from modelmeter.fold import Connection, fold_raw, fold_span
 from modelmeter.promql.errors import too_many_samples
 from modelmeter.promql.labels import METRIC_NAME, make_labels
@@ -26,10 +28,12 @@ from modelmeter.promql.source import Floats, Folded, Histograms, Ints, Samples, 
 from modelmeter.rollup import Rollups
 from modelmeter.store.rollups import read_rollups
 from modelmeter.store.sql import load
-from modelmeter.window import DAY, HOUR, MINUTE, Span, floor, to_datetime
+from modelmeter.window import DAY, HOUR, LATEST, MINUTE, Span, floor, to_datetime
 
 SQL = load("series.sql")
 
+_COUNT_SECONDS = 10
+_CELLS_AT_ONCE = 1 << 23  # of histograms: series by pieces by bins
 _SINGLE_WINDOWS = 4  # so many windows off the grid are folded one by one
 _TABLES = {
     DAY: ("rollup_1d", "rollup_partial_1h", "rollup_partial_1m"),
@@ -46,24 +50,37 @@ class Catalog:
         self._lock = threading.Lock()
         self._streams: dict[int, Labels] = {}
         self._metrics: dict[int, str] = {}
+        self._counted_at = -math.inf
 
     def refresh(self, connection: Connection) -> tuple[dict[int, Labels], dict[int, str]]:
         """All streams and all metric names by id."""
         with self._lock:
-            last = next(reversed(self._streams), 0)
-            for stream_id, labels in connection.execute(SQL["streams_after"], (last,), prepare=True):
-                self._streams[stream_id] = tuple(sorted(labels.items()))
+            last = max(self._streams, default=0)
+            if time.monotonic() > self._counted_at + _COUNT_SECONDS:
+                # An id can be committed after a higher one: those are seen by their number.
+                row = connection.execute(SQL["count_streams_until"], (last,), prepare=True).fetchone()
+                if row is not None and row[0] != len(self._streams):
+                    self._streams, last = {}, 0
+                self._counted_at = time.monotonic()
+            rows = connection.execute(SQL["streams_after"], (last,), prepare=True).fetchall()
+            if rows:
+                new = {stream_id: tuple(sorted(labels.items())) for stream_id, labels in rows}
+                self._streams = {**self._streams, **new}  # others may be reading the old one
             self._metrics = dict(connection.execute(SQL["metrics"], prepare=True).fetchall())
             return self._streams, self._metrics
 
 
 @dataclass(slots=True)
 class SeriesSource:
-    """The series in one snapshot. `exact_limit` is the most raw samples that a quantile is read from exactly."""
+    """The series in one snapshot. `exact_limit` is the most raw samples that a quantile is read from exactly.
+
+    `sample_limit` bounds what folds hold in memory: series by windows and pieces of time, and raw samples.
+    """
 
     connection: Connection
     catalog: Catalog
     exact_limit: int
+    sample_limit: int = 50_000_000
     _found: dict[tuple[Matcher, ...], tuple[dict[int, Labels], dict[int, str]]] = field(default_factory=dict)
 
     def find(self, matchers: Sequence[Matcher]) -> tuple[dict[int, Labels], dict[int, str]]:
@@ -82,12 +99,27 @@ class SeriesSource:
             self._found[key] = ({one: streams[one] for one in stream_ids}, {one: metrics[one] for one in metric_ids})
         return self._found[key]
 
+    def series(self, selectors: Sequence[Sequence[Matcher]], span: Span) -> list[Labels]:
+        """The labels of all series that match one of the selectors and have events in `span`, whole days; sorted."""
+        scope = {"start": to_datetime(floor(span.start, DAY)), "end": to_datetime(min(span.end, LATEST))}
+        pairs = self.connection.execute(SQL["series_between"], scope).fetchall()
+        found: set[Labels] = set()
+        for matchers in selectors:
+            streams, metrics = self.find(matchers)
+            found |= {
+                _series_labels(streams[stream], metrics[metric])
+                for stream, metric in pairs
+                if stream in streams and metric in metrics
+            }
+        return sorted(found)
+
     def select(self, matchers: Sequence[Matcher], start: int, end: int, sample_limit: int) -> Samples:
         """The raw samples in `(start, end]`, by series, in order of time."""
         streams, metrics = self.find(matchers)
         times: dict[tuple[int, int], list[Ints]] = {}
         values: dict[tuple[int, int], list[Floats]] = {}
-        span = Span(max(start + 1, 0), end + 1)
+        span = _between(start, end)
+        taken = 0
         if streams and metrics and span.start < span.end:
             scope = {**_scope(list(streams), span), "metrics": list(metrics), "minutely": None}
             row = self.connection.execute(SQL["count_samples"], scope).fetchone()
@@ -99,6 +131,9 @@ class SeriesSource:
                 low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
                 for metric, column in zip(its_metrics, columns[1:], strict=True):
                     if low < high and metric in metrics:
+                        taken += high - low
+                        if taken > sample_limit:
+                            raise too_many_samples()
                         found = unpack_floats(column, count)[low:high]
                         present = ~np.isnan(found)
                         whole = bool(present.all())
@@ -107,12 +142,14 @@ class SeriesSource:
                         )
                         values.setdefault((stream, metric), []).append(found if whole else found[present])
         labels, flat_times, flat_values, sizes = [], [], [], []
-        for (stream, metric), parts in times.items():
+        named = sorted((_series_labels(streams[stream], metrics[metric]), stream, metric) for stream, metric in times)
+        for its_labels, stream, metric in named:
+            parts = times[stream, metric]
             when, what = np.concatenate(parts), np.concatenate(values[stream, metric])
-            if (np.diff(when) < 0).any():
-                order = when.argsort(kind="stable")
+            if (np.diff(when) <= 0).any():
+                order = np.lexsort((what, when))
                 when, what = when[order], what[order]
-            labels.append(_series_labels(streams[stream], metrics[metric]))
+            labels.append(its_labels)
             flat_times.append(when)
             flat_values.append(what)
             sizes.append(when.size)
@@ -136,16 +173,16 @@ class SeriesSource:
         windows = self._windows(matchers, range_, ends, with_sketch=quantile is not None)
         if windows is None or (quantile is not None and int(windows.count.sum()) <= self.exact_limit):
             return None
-        if quantile is None:
-            return windows.folded()
-        return windows.folded(quantile, (_APPROXIMATE,))
+        return windows.folded(statistics, quantile)
 
     def histograms(self, matchers: Sequence[Matcher], range_: int, ends: Ints) -> Histograms | None:
         windows = self._windows(matchers, range_, ends, with_sketch=True)
         if windows is None:
             return None
-        bins, counts = windows.histograms()
-        return Histograms(windows.labels, bins, counts)
+        bins = windows.bins
+        if windows.cells * max(bins.size, 1) > self.sample_limit:
+            raise too_many_samples()
+        return Histograms(windows.labels, bins, windows.histograms(bins, 0, len(windows.labels)))
 
     def _windows(self, matchers: Sequence[Matcher], range_: int, ends: Ints, *, with_sketch: bool) -> "_Windows | None":
         """The folded windows; None when raw samples must do."""
@@ -159,14 +196,17 @@ class SeriesSource:
         width = next((width for width in (DAY, HOUR, MINUTE) if not (range_ % width or (ends % width).any())), 0)
         if not width:
             return None
-        low, high = max(int(ends.min()) - range_, 0), int(ends.max())
+        low, high = max(int(ends.min()) - range_, 0), min(int(ends.max()), LATEST - DAY)
         if not streams or not metrics or high <= low:
             return _Windows.make(rollup.EMPTY, np.zeros_like(ends), np.zeros_like(ends) + 1, 1, streams, metrics)
-        low = floor(low, width)
         ids, names = list(streams), list(metrics)
         ranges = [(table, low, high + width) for table in _TABLES[width]]
         rows_ = read_rollups(self.connection, ranges, ids, names, with_sketch=with_sketch)
         if width == MINUTE:
+            scope = {**_scope(ids, Span(low, high + width)), "metrics": names}
+            row = self.connection.execute(SQL["count_slow_samples"], scope).fetchone()
+            if row is not None and row[0] > self.sample_limit:
+                raise too_many_samples()
             raw = fold_raw(self.connection, ids, names, Span(low, high + width), minutely=False, width=MINUTE)
             rows_ = rollup.concat([rows_, raw])
         rows_ = rollup.coarsen(rows_, width)
@@ -174,15 +214,27 @@ class SeriesSource:
             return None  # an event on a border belongs to the window before
         rows_ = rollup.select(rows_, rows_.window < high)
         pieces = rollup.renumber(rows_, (rows_.window - low) // width)
-        until = (ends - low) // width
-        since = np.maximum((ends - range_ - low) // width, 0)
-        return _Windows.make(pieces, since, np.maximum(until, since + 1), int((high - low) // width), streams, metrics)
+        count = (high - low) // width
+        until = np.clip((ends - low) // width, 0, count)
+        since = np.clip((ends - range_ - low) // width, 0, count)
+        empty = since == until
+        windows = _Windows.make(
+            pieces, np.where(empty, count, since), np.where(empty, count, until), count, streams, metrics
+        )
+        if len(windows.labels) * max(count, ends.size) > self.sample_limit:
+            raise too_many_samples()
+        return windows
 
     def _one(self, streams: list[int], metrics: list[int], end: int, range_: int) -> Rollups:
         if not streams or not metrics:
             return rollup.EMPTY
-        rows = fold_span(self.connection, streams, metrics, Span(max(end - range_ + 1, 0), end + 1))
+        rows = fold_span(self.connection, streams, metrics, _between(end - range_, end))
         return rollup.merge(rows, by_window=False)
+
+
+def _between(start: int, end: int) -> Span:
+    """`(start, end]`, within what a database can name."""
+    return Span(min(max(start + 1, 0), LATEST), min(max(end + 1, 0), LATEST))
 
 
 def _scope(streams: list[int], span: Span) -> dict[str, object]:
@@ -207,7 +259,7 @@ def _concat_windows(parts: Sequence[Rollups]) -> Rollups:
 class _Windows:
     """Pieces of time that rollups stand for, and the run of pieces `[since, until)` of each window.
 
-    The arrays are (series, pieces + 1): the last piece is empty, so that a run can end there.
+    Tables are (series, pieces + 1): the last piece is empty, so that a run can end there; an empty run lies there.
     """
 
     labels: list[Labels]
@@ -217,16 +269,25 @@ class _Windows:
     pieces: int
     since: Ints
     until: Ints
+    _decoded: list[tuple[Ints, Ints, Ints]] = field(default_factory=list)
 
     @staticmethod
     def make(
         rows: Rollups, since: Ints, until: Ints, pieces: int, streams: dict[int, Labels], metrics: dict[int, str]
     ) -> "_Windows":
+        """The series in order of their labels."""
         rows = rollup.merge(rollup.select(rows, rows.metric != rollup.EVENTS))
         key = rows.stream.astype(np.int64) << 32 | rows.metric
         series, row = np.unique(key, return_inverse=True)
         labels = [_series_labels(streams[one >> 32], metrics[one & 0xFFFFFFFF]) for one in series.tolist()]
-        return _Windows(labels, rows, row, rows.window, pieces, since, until)
+        order = sorted(range(len(labels)), key=labels.__getitem__)
+        place = np.empty(len(labels), np.int64)
+        place[order] = np.arange(len(labels))
+        return _Windows([labels[one] for one in order], rows, place[row], rows.window, pieces, since, until)
+
+    @property
+    def cells(self) -> int:
+        return len(self.labels) * max(self.pieces + 2, self.since.size)
 
     def _spread(self, column: NDArray[np.generic], empty: float) -> NDArray[np.generic]:
         table = np.full((len(self.labels), self.pieces + 1), empty, column.dtype)
@@ -235,80 +296,118 @@ class _Windows:
 
     def _reduce(self, ufunc: np.ufunc, column: NDArray[np.generic], empty: float) -> NDArray[np.generic]:
         """Over the run of each window: (series, windows)."""
+        table = self._spread(column, empty)
+        if (self.until - self.since <= 1).all():
+            return table[:, self.since]
         borders = np.column_stack((self.since, self.until)).ravel()
-        reduced: NDArray[np.generic] = ufunc.reduceat(self._spread(column, empty), borders, axis=1)[:, ::2]
+        reduced: NDArray[np.generic] = ufunc.reduceat(table, borders, axis=1)[:, ::2]
         return reduced
 
     @property
     def count(self) -> Ints:
         return self._reduce(np.add, self.rows.count, 0).astype(np.int64)
 
-    def folded(self, quantile: Floats | None = None, infos: Sequence[str] = ()) -> Folded:
+    def folded(self, statistics: frozenset[Statistic], quantile: Floats | None = None) -> Folded:
+        """Those that are asked for."""
         rows, count = self.rows, self.count
-        if not self.labels:
-            return Folded([], np.zeros((0, self.since.size), np.int64))
+        found: dict[str, NDArray[np.generic]] = {}
         with np.errstate(all="ignore"):
-            total = self._reduce(np.add, rows.sum, 0).astype(np.float64)
-            # Chan's formula for many at once, around a centre of the series against cancellation.
-            centre = np.bincount(self.row, rows.sum) / np.bincount(self.row, rows.count)
-            distance = rows.sum / rows.count - centre[self.row]
-            moment = self._reduce(np.add, rows.count * distance * distance, 0).astype(np.float64)
-            deviation = self._reduce(np.add, rows.deviation, 0).astype(np.float64)
-            shift = total / np.maximum(count, 1) - centre[:, None]
-            deviation = np.maximum(deviation + moment - count * shift * shift, 0)
-        newest = self._reduce(np.maximum, self.piece, -1).astype(np.int64)
-        place = np.zeros((len(self.labels), self.pieces + 1), np.int64)
-        place[self.row, self.piece] = np.arange(self.row.size)
-        at_last = place[np.arange(len(self.labels))[:, None], np.maximum(newest, 0)]
-        low = self._reduce(np.minimum, rows.min, np.inf).astype(np.float64)
-        high = self._reduce(np.maximum, rows.max, -np.inf).astype(np.float64)
-        return Folded(
-            self.labels,
-            count,
-            sum=total,
-            m2=deviation,
-            min=low,
-            max=high,
-            last=rows.last[at_last],
-            first_at=self._reduce(np.minimum, rows.first_at, np.iinfo(np.int64).max).astype(np.int64),
-            last_at=rows.last_at[at_last],
-            quantile=None if quantile is None else self._quantiles(quantile, low, high),
-            infos=infos,
-        )
+            if "sum" in statistics:
+                found["sum"] = self._reduce(np.add, rows.sum, 0)
+            if "m2" in statistics:
+                found["m2"] = self._deviation(count)
+        if {"last", "last_at"} & statistics:
+            newest = self._reduce(np.maximum, self.piece, -1).astype(np.int64)
+            for name, column in (("last", rows.last), ("last_at", rows.last_at)):
+                found[name] = np.take_along_axis(self._spread(column, 0), newest, axis=1)
+        if "first_at" in statistics:
+            found["first_at"] = self._reduce(np.minimum, rows.first_at, np.iinfo(np.int64).max)
+        if "min" in statistics or quantile is not None:
+            found["min"] = self._reduce(np.minimum, rows.min, np.inf)
+        if "max" in statistics or quantile is not None:
+            found["max"] = self._reduce(np.maximum, rows.max, -np.inf)
+        if quantile is not None:
+            found["quantile"] = self._quantiles(quantile, found["min"], found["max"])
+        infos = () if quantile is None else (_APPROXIMATE,)
+        return Folded(self.labels, count, **found, infos=infos)  # type: ignore[arg-type]
 
-    def histograms(self) -> tuple[Ints, Ints]:
-        """The bins in use, ascending, and counts (series, windows, bins)."""
-        decoded = [bin_of_sketch(sketch.decode(data)) for data in self.rows.sketch]
-        sizes = np.array([bins.size for bins, _ in decoded], np.int64)
-        flat = np.concatenate([np.zeros(0, np.int64), *(bins for bins, _ in decoded)])
-        bins, code = np.unique(flat, return_inverse=True)
-        table = np.zeros((len(self.labels), self.pieces + 1, bins.size), np.int64)
-        owner = np.repeat(np.arange(sizes.size), sizes)
-        table[self.row[owner], self.piece[owner], code] = np.concatenate(
-            [np.zeros(0, np.int64), *(counts for _, counts in decoded)]
-        )
-        if self.pieces == self.since.size and (self.until - self.since == 1).all():
-            return bins, table[:, self.since]
-        before = np.zeros((len(self.labels), self.pieces + 2, bins.size), np.int64)
+    def _deviation(self, count: Ints) -> Floats:
+        """Chan's formula around the mean of each window, so that nothing cancels."""
+        rows = self.rows
+        deviation = self._reduce(np.add, rows.deviation, 0).astype(np.float64)
+        length = int((self.until - self.since).max(initial=0))
+        if length <= 1:
+            return deviation
+        weights, means = self._spread(rows.count, 0), self._spread(rows.sum / rows.count, 0.0)
+        mean = self._reduce(np.add, rows.sum, 0) / np.maximum(count, 1)
+        if length <= self.since.size:
+            for number in range(length):
+                place = np.where(self.since + number < self.until, self.since + number, self.pieces)
+                shift = means[:, place] - mean
+                deviation += weights[:, place] * shift * shift
+        else:
+            for number, (since, until) in enumerate(zip(self.since.tolist(), self.until.tolist(), strict=True)):
+                shift = means[:, since:until] - mean[:, number, None]
+                deviation[:, number] += (weights[:, since:until] * shift * shift).sum(axis=1)
+        return deviation
+
+    @property
+    def _bins(self) -> tuple[Ints, Ints, Ints]:
+        """The row of each count in a sketch, its bin and the count; decoded once."""
+        if not self._decoded:
+            self._decoded.append(sketch.decode_many(self.rows.sketch))
+        return self._decoded[0]
+
+    @property
+    def bins(self) -> Ints:
+        """The bins in use, ascending."""
+        return np.unique(self._bins[1])
+
+    def histograms(self, bins: Ints, first: int, end: int) -> Ints:
+        """Counts (series, windows, bins) of the series `[first, end)`."""
+        owner, signed, its_counts = self._bins
+        rows = self.row[owner]
+        if first > 0 or end < len(self.labels):
+            mine = np.flatnonzero((rows >= first) & (rows < end))
+            owner, signed, its_counts, rows = owner[mine], signed[mine], its_counts[mine], rows[mine]
+        shape = (end - first, self.pieces + 1, bins.size)
+        place = ((rows - first) * shape[1] + self.piece[owner]) * shape[2] + np.searchsorted(bins, signed)
+        table = np.bincount(place, its_counts, minlength=math.prod(shape)).astype(np.int64).reshape(shape)
+        if (self.until - self.since <= 1).all():
+            return table[:, self.since]
+        before = np.zeros((shape[0], self.pieces + 2, bins.size), np.int64)
         np.cumsum(table, axis=1, out=before[:, 1:])
-        return bins, before[:, self.until] - before[:, self.since]
+        counted: Ints = before[:, self.until] - before[:, self.since]
+        return counted
 
     def _quantiles(self, quantile: Floats, low: Floats, high: Floats) -> Floats:
         """As sketch.quantiles, for all windows: interpolated between ranks, bounded by the exact extremes."""
-        bins, counts = self.histograms()
-        values = value_of(bins)
-        cumulative = counts.cumsum(axis=2)
-        total = cumulative[:, :, -1]
-        rank = quantile[None, :] * (total - 1)
-        below = np.floor(rank).astype(np.int64)
-        above = np.minimum(below + 1, total - 1)
+        bins = self.bins
+        found = np.full(low.shape, np.nan)
+        if not bins.size:
+            return found
+        step = max(1, _CELLS_AT_ONCE // (max(self.pieces + 2, self.since.size) * bins.size))
+        for first in range(0, len(self.labels), step):
+            end = min(first + step, len(self.labels))
+            counts = self.histograms(bins, first, end)
+            found[first:end] = _quantiles(bins, counts, quantile, low[first:end], high[first:end])
+        return found
 
-        def at(position: Ints) -> Floats:
-            found = np.minimum((cumulative <= position[:, :, None]).sum(axis=2), bins.size - 1)
-            bounded: Floats = np.clip(values[found], low, high)
-            bounded = np.where(position <= 0, low, bounded)
-            return np.where(position >= total - 1, high, bounded)
 
-        left, right = at(below), at(above)
-        with np.errstate(invalid="ignore"):
-            return np.where(left == right, left, left + (right - left) * (rank - below))
+def _quantiles(bins: Ints, counts: Ints, quantile: Floats, low: Floats, high: Floats) -> Floats:
+    values = value_of(bins)
+    cumulative = counts.cumsum(axis=2)
+    total = cumulative[:, :, -1]
+    rank = quantile[None, :] * (total - 1)
+    below = np.floor(rank).astype(np.int64)
+    above = np.minimum(below + 1, total - 1)
+
+    def at(position: Ints) -> Floats:
+        found = np.minimum((cumulative <= position[:, :, None]).sum(axis=2), bins.size - 1)
+        bounded: Floats = np.clip(values[found], low, high)
+        bounded = np.where(position <= 0, low, bounded)
+        return np.where(position >= total - 1, high, bounded)
+
+    left, right = at(below), at(above)
+    with np.errstate(invalid="ignore"):
+        return np.where(left == right, left, left + (right - left) * (rank - below))

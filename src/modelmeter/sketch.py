@@ -8,7 +8,7 @@ and the same on every machine. A quantile read from bins is within 1.1 % of the 
 
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -227,6 +227,73 @@ def decode(data: bytes) -> Sketch:
         end = at + 4 + int.from_bytes(view[at : at + 4], "little")
         negative, at = _decode_side(view[at + 4 : end], flags), end
     return Sketch(*_decode_side(view[at:], flags), zeros, *negative)
+
+
+def decode_many(encoded: Sequence[bytes]) -> tuple[Ints, Ints, Ints]:
+    """All bins in use of many stored sketches at once: (row, signed bin, count), each of shape (n,).
+
+    A signed bin is a place on one line of numbers: ABOVE_ALL + i for the positive bin i, 0 for zeros, and
+    -(ABOVE_ALL + i) for a negative one. A bin may come in several parts of one count each.
+    """
+    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+    octets = np.frombuffer(b"".join(encoded), np.uint8).astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    flags = np.zeros_like(starts)
+    flags[lengths > 0] = octets[starts[lengths > 0]]
+    parts: list[tuple[Ints, Ints, Ints]] = []
+    with_zeros = (flags & _ZEROS) > 0
+    rows = np.flatnonzero(with_zeros)
+    if rows.size:
+        counts = _little_endian(octets, starts[rows] + 1, 8)
+        parts.append((rows, np.zeros(rows.size, np.int64), counts))
+    for number in np.flatnonzero(flags & _NEGATIVE).tolist():
+        one = decode(encoded[number])
+        for sign, low, its_counts in ((-1, one.negative_offset, one.negative_counts), (1, one.offset, one.counts)):
+            used = np.flatnonzero(its_counts)
+            parts.append((np.full(used.size, number), sign * (used + low + ABOVE_ALL), its_counts[used]))
+    begins = starts + 1 + 8 * with_zeros
+    room = starts + lengths - begins
+    plain = ((flags & _NEGATIVE) == 0) & (room > 0)
+    rows = np.flatnonzero(plain & ((flags & _LIST) > 0))
+    if rows.size:
+        row, at = _runs(rows, begins[rows], room[rows] // 4, 4)
+        parts.append((row, _signed(_little_endian(octets, at, 4)) + ABOVE_ALL, np.ones(row.size, np.int64)))
+    for code in range(4):
+        rows = np.flatnonzero(plain & ((flags & (_LIST | 3)) == code))
+        if rows.size:
+            sizes = (room[rows] - 4) >> code
+            row, at = _runs(rows, begins[rows] + 4, sizes, 1 << code)
+            lows = np.repeat(_signed(_little_endian(octets, begins[rows], 4)), sizes)
+            counts = _little_endian(octets, at, 1 << code)
+            place = (at - np.repeat(begins[rows] + 4, sizes)) >> code
+            used = np.flatnonzero(counts)
+            parts.append((row[used], (lows + place + ABOVE_ALL)[used], counts[used]))
+    if not parts:
+        return EMPTY.counts, EMPTY.counts, EMPTY.counts
+    rows, bins, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return rows, bins, counts
+
+
+ABOVE_ALL = 1 << 17
+"""Larger than any bin's number, so that the signed bins of the two signs never meet."""
+
+
+def _runs(rows: Ints, begins: Ints, sizes: Ints, width: int) -> tuple[Ints, Ints]:
+    """Each row as often as its size, and where each of its elements of `width` bytes begins."""
+    ends = np.cumsum(sizes)
+    within = np.arange(int(ends[-1])) - np.repeat(ends - sizes, sizes)
+    return np.repeat(rows, sizes), np.repeat(begins, sizes) + within * width
+
+
+def _little_endian(octets: Ints, at: Ints, width: int) -> Ints:
+    value = octets[at]
+    for byte in range(1, width):
+        value = value | octets[at + byte] << (8 * byte)
+    return value
+
+
+def _signed(value: Ints) -> Ints:
+    return value - ((value >> 31) << 32)
 
 
 def encode_groups(values: Floats, starts: Ints) -> list[bytes]:

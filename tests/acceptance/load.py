@@ -84,6 +84,7 @@ class Load:
         threads: int = 3,
         rest_seconds: float = 0.02,
         most: int = 300,
+        first: int = 1,
         instant: Callable[[random.Random], int] | None = None,
     ) -> None:
         self.urls = list(urls)
@@ -94,7 +95,7 @@ class Load:
         self._acknowledged: list[Sent] = []
         self._open: list[Sent] = []
         self._mutex = threading.Lock()
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first)
         self._stopping = threading.Event()
         self._aborting = threading.Event()
         self._rest = rest_seconds
@@ -154,6 +155,13 @@ class Load:
 
     def _run(self, dice: random.Random) -> None:
         connections: dict[str, http.client.HTTPConnection] = {}
+        try:
+            self._send_all(dice, connections)
+        finally:
+            for connection in connections.values():
+                connection.close()
+
+    def _send_all(self, dice: random.Random, connections: dict[str, http.client.HTTPConnection]) -> None:
         while not self._stopping.is_set():
             count = dice.choice([1, 1, 3, dice.randint(1, self._most)])
             events = [

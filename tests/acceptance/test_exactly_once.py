@@ -5,20 +5,21 @@ import time
 
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
-from tests.acceptance.load import Load, audit
-from tests.acceptance.yard import Process, Yard, ask, connect, free_port, is_ready, kill, until
+from tests.acceptance.load import Load, Sent, audit
+from tests.acceptance.yard import Process, Yard, ask, connect, free_port, is_ready, kill, partials, until
 
-ROUNDS = int(os.environ.get("MODELMETER_TEST_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("MODELMETER_TEST_ROUNDS", "16"))
 DAY_MICROS = 86_400_000_000
 
 
 def compact(conninfo: str) -> None:
     """Fold everything, the open minutes too."""
     compactor = Compactor(Config(database_url=conninfo, chunk_target_events=256))
+    deadline = time.monotonic() + 60
     while compactor.run_once(time.time_ns() // 1000 + 2 * DAY_MICROS):
-        pass
+        assert time.monotonic() < deadline, "compaction does not come to an end"
     compactor.close()
-    assert ask(conninfo, "SELECT count(*) FROM modelmeter.rollup_partial") == 0
+    assert partials(conninfo, -2 * 1440) == 0
 
 
 def wait_stored(conninfo: str) -> None:
@@ -51,8 +52,7 @@ def test_every_acknowledged_event_counts_once_though_everything_is_killed_at_ran
     until(lambda: ask(yard.conninfo, "SELECT count(*) FROM modelmeter.queue") == 0, "the queue is empty")
     assert ask(yard.conninfo, "SELECT count(*) FROM modelmeter.dead_letter") == 0
     audit(url, events, dice)
-    waiting = "SELECT count(*) FROM modelmeter.rollup_partial WHERE window_start < now() - interval '2 min'"
-    until(lambda: ask(yard.conninfo, waiting) == 0, "the keeper has compacted")
+    until(lambda: partials(yard.conninfo, 1) == 0, "the keeper has compacted")
     audit(url, events, dice)
 
 
@@ -117,3 +117,70 @@ def cut_sessions(conninfo: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+BARRIER = 0x5151
+BLOCK_COMMITS = f"""
+    CREATE FUNCTION public.wait_at_the_barrier() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock_shared({BARRIER}); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER barrier AFTER INSERT ON modelmeter.chunk
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.wait_at_the_barrier();
+"""
+AT_THE_BARRIER = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'modelmeter worker' AND wait_event = 'advisory'
+"""
+CUT_WORKERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'modelmeter worker'"
+
+
+def test_a_worker_killed_between_store_and_complete_stores_nothing_or_all_of_it(yard: Yard, database_url: str) -> None:
+    """All is written and the worker is inside COMMIT when it dies; its session is cut there, or lives on without it."""
+    dice = yard.chance()
+    api = yard.run("api", "--port", "0", database_url=database_url)
+    until(lambda: is_ready(api.url), "the API is ready")
+    with connect(database_url) as connection, connect(database_url) as barrier:
+        connection.execute(BLOCK_COMMITS.encode())
+        events: list[Sent] = []
+        for session_dies in (True, False):
+            barrier.execute("SELECT pg_advisory_lock(%s)", (BARRIER,))
+            with Load([api.url], dice.getrandbits(32), threads=2, first=len(events) + 1) as load:
+                until(lambda load=load: load.requests > 5, "some load")  # type: ignore[misc]
+                worker = yard.run("worker", database_url=database_url)
+                until(lambda: ask(database_url, AT_THE_BARRIER) == 1, "the worker is inside COMMIT")
+                worker.kill()
+                if session_dies:
+                    connection.execute(CUT_WORKERS)
+                events += load.finish()
+            barrier.execute("SELECT pg_advisory_unlock(%s)", (BARRIER,))
+            worker = yard.run("worker", database_url=database_url)
+            wait_stored(database_url)
+            audit(api.url, events, dice, spans=2)
+            worker.kill()
+
+
+def test_a_batch_delivered_twice_to_two_workers_at_once_is_counted_once(yard: Yard, database_url: str) -> None:
+    dice = yard.chance()
+    api = yard.run("api", "--port", "0", database_url=database_url)
+    until(lambda: is_ready(api.url), "the API is ready")
+    with Load([api.url], yard.seed, threads=2) as load:
+        until(lambda: load.requests > 20, "some load")
+        events = load.finish()
+    with connect(database_url) as connection, connect(database_url) as barrier:
+        connection.execute(BLOCK_COMMITS.encode())
+        barrier.execute("SELECT pg_advisory_lock(%s)", (BARRIER,))
+        workers = [yard.run("worker", database_url=database_url)]
+        until(lambda: ask(database_url, AT_THE_BARRIER) == 1, "the first worker has stored all and not committed")
+        copied = connection.execute(  # the first worker's claim is not committed: its messages can still be seen
+            "INSERT INTO modelmeter.queue (events, bytes, payload) SELECT events, bytes, payload FROM modelmeter.queue"
+        ).rowcount
+        assert copied > 0
+        workers.append(yard.run("worker", database_url=database_url))
+        waits_for_ledger = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'modelmeter worker' AND wait_event = 'transactionid'"
+        )
+        until(lambda: ask(database_url, waits_for_ledger) == 1, "the second waits for the first's ids in the ledger")
+        barrier.execute("SELECT pg_advisory_unlock(%s)", (BARRIER,))
+        wait_stored(database_url)
+    audit(api.url, events, dice, spans=3)
+    assert [worker.code for worker in workers] == [None, None]

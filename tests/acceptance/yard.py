@@ -23,6 +23,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 import modelmeter
+from modelmeter import lifeline
 
 SOURCE = Path(modelmeter.__file__).parents[1]
 PATIENCE_SECONDS = 60
@@ -51,13 +52,14 @@ def until(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECON
 class Process:
     """One command of modelmeter and its log."""
 
-    def __init__(self, argv: list[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(self, argv: list[str], log: Path, environment: dict[str, str], line: int) -> None:
         self.argv = argv
         self.log = log
         with log.open("wb") as out:
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "modelmeter", *argv],
-                env=environment,
+                env=environment | {lifeline.VARIABLE: str(line)},  # it ends when the tests are killed
+                pass_fds=[line],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -118,6 +120,7 @@ class Yard:
         self._logs = self.home / "logs"
         self._logs.mkdir()
         self._numbers = itertools.count(1)
+        self._lifeline = os.pipe()
         self.processes: list[Process] = []
 
     def chance(self) -> random.Random:
@@ -129,7 +132,7 @@ class Yard:
     def run(self, *argv: str, **settings: object) -> Process:
         """`modelmeter argv`, with MODELMETER_ settings in its environment."""
         log = self._logs / f"{next(self._numbers):03d}-{argv[0]}.log"
-        process = Process([*argv], log, self.environment(**settings))
+        process = Process([*argv], log, self.environment(**settings), self._lifeline[0])
         self.processes.append(process)
         return process
 
@@ -199,18 +202,23 @@ class Yard:
             return process.environ().get(_MARK) == self._token
         return False
 
+    def stop(self) -> None:
+        """Kill all that was started, and wait until what came of it is gone."""
+        for command in self.processes:
+            command.kill()
+        deadline = time.monotonic() + 10
+        while left := self.living():
+            if time.monotonic() > deadline:
+                for process in left:
+                    kill(process)
+            time.sleep(0.05)
+
     def close(self) -> None:
         try:
-            for command in self.processes:
-                command.kill()
-            deadline = time.monotonic() + 10
-            while left := self.living():
-                if time.monotonic() > deadline:
-                    for process in left:
-                        with contextlib.suppress(psutil.Error):
-                            process.kill()
-                time.sleep(0.05)
+            self.stop()
         finally:
+            for end in self._lifeline:
+                os.close(end)
             shutil.rmtree(self.home, ignore_errors=True)
 
     def tails(self) -> str:
@@ -250,6 +258,21 @@ def ask(conninfo: str, query: str) -> object:
     with connect(conninfo) as connection:
         row = connection.execute(query.encode()).fetchone()
     return row[0] if row else None
+
+
+def partials(conninfo: str, minutes: int) -> int:
+    """How many partials of windows that ended so long ago the keeper has not folded yet."""
+    return int(
+        str(
+            ask(
+                conninfo,
+                "SELECT (SELECT count(*) FROM modelmeter.rollup_partial_1m"
+                f" WHERE window_start < now() - interval '{minutes + 1} min')"
+                " + (SELECT count(*) FROM modelmeter.rollup_partial_1h"
+                f" WHERE window_start < now() - interval '{minutes + 60} min')",
+            )
+        )
+    )
 
 
 def is_ready(url: str) -> bool:

@@ -12,7 +12,12 @@ complete    the messages are stored and will not come back. When the queue is in
 release     give all messages back, at once.
 fail        one message of the claim can never be stored: it goes to the dead letters with a reason when the claim
             completes.
-backlog     how many messages, events and bytes wait, and since when the oldest does.
+backlog     how many messages, events and bytes wait, and since when the oldest does. The bytes are what the queue
+            itself counts; a queue outside may only know about how many events they are.
+
+In a queue outside, `connection` holds a transaction of the claim's own: complete commits it, then acknowledges, so
+what was stored and not acknowledged comes again and counts once all the same. A message over the producer's
+`limit_bytes` travels in parts, and costs more: who can, keeps below.
 """
 
 from dataclasses import dataclass
@@ -32,6 +37,8 @@ class Backlog:
 class Producer(Protocol):
     """The API's side."""
 
+    @property
+    def limit_bytes(self) -> int: ...
     async def enqueue(self, payload: bytes, events: int) -> None: ...
     async def backlog(self) -> Backlog: ...
     async def close(self) -> None: ...
@@ -56,3 +63,11 @@ class Consumer(Protocol):
     def backlog(self) -> Backlog: ...
     def tidy(self) -> None: ...
     def close(self) -> None: ...
+
+
+class Steward(Protocol):
+    """Makes, looks at and empties the queue. `create` and `status` say what in lines for people."""
+
+    def create(self, *, dry_run: bool) -> list[str]: ...
+    def status(self) -> dict[str, object]: ...
+    def purge(self, *, dry_run: bool) -> int: ...

@@ -1,6 +1,6 @@
 """The dead letters: messages that could not be stored, kept whole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,6 +41,13 @@ class DeadLetters:
         """Back onto the queue (all, when `ids` is None); how many."""
         with self._connect() as connection:
             return connection.execute(SQL["retry"], {"ids": None if ids is None else [*ids]}).rowcount
+
+    def read(self, ids: Sequence[int] | None) -> Iterator[tuple[int, int, bytes]]:
+        """Id, events and payload of each (all, when `ids` is None), one at a time."""
+        with self._connect() as connection:
+            found = connection.execute(SQL["ids"], {"ids": None if ids is None else [*ids]}).fetchall()
+            for (letter_id,) in found:
+                yield from connection.execute(SQL["read"], {"id": letter_id}, binary=True)
 
     def drop(self, ids: Sequence[int] | None) -> int:
         with self._connect() as connection:

@@ -152,9 +152,7 @@ class EmbeddedPostgres:
             self._make_cluster()
         self._remove_socket_dir()
         self._socket_dir = self._make_socket_dir()
-        self.conninfo = make_conninfo(
-            host=str(self._socket_dir), port=5432, user=DATABASE, dbname=DATABASE, sslmode="disable"
-        )
+        self.conninfo = _conninfo(self._socket_dir)
 
     def _refuse_what_is_not_ours(self) -> None:
         """Reads only: a refused directory is left untouched."""
@@ -448,6 +446,20 @@ class EmbeddedPostgres:
         except OSError as error:
             return f"({path} is not readable: {error})"
         return "\n".join([*lines[-15:], f"({path})"])
+
+
+def running_conninfo(data_dir: Path) -> str | None:
+    """How to reach the Postgres that a `serve` runs on this data directory; None when none does that we may see."""
+    try:
+        lines = (data_dir / "postgres" / "postmaster.pid").read_text("utf-8").splitlines()
+        socket_dir = Path(lines[4])
+        return _conninfo(socket_dir) if (socket_dir / _SOCKET).exists() else None
+    except (OSError, IndexError, UnicodeDecodeError):
+        return None
+
+
+def _conninfo(socket_dir: Path) -> str:
+    return make_conninfo(host=str(socket_dir), port=5432, user=DATABASE, dbname=DATABASE, sslmode="disable")
 
 
 class _Child(threading.Thread):

@@ -56,6 +56,11 @@ class PostgresProducer:
         finally:
             self._idle.put_nowait(connection)
 
+    @property
+    def limit_bytes(self) -> int:
+        """Postgres' largest value, and some room."""
+        return 1_000_000_000
+
     async def enqueue(self, payload: bytes, events: int) -> None:
         await self._run(SQL["enqueue"], (events, len(payload), payload))
 
@@ -136,6 +141,37 @@ class PostgresConsumer:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class PostgresSteward:
+    """Looks at and empties the table: `modelmeter queue ...`."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+
+    def create(self, *, dry_run: bool) -> list[str]:  # noqa: ARG002  the contract's
+        """Nothing: the table comes with `modelmeter migrate`."""
+        return []
+
+    def status(self) -> dict[str, object]:
+        with self._connect() as connection:
+            row = connection.execute(SQL["table_bytes"]).fetchone()
+        assert row is not None
+        return {"queue": "Postgres, the same database", "bytes on disk": row[0]}
+
+    def purge(self, *, dry_run: bool) -> int:
+        """How many messages were dropped, or would be; those in the hands of workers are not."""
+        with self._connect() as connection:
+            count = connection.execute(SQL["purge"]).rowcount
+            if dry_run:
+                connection.rollback()
+        return count
+
+    def _connect(self) -> Connection:
+        try:
+            return psycopg.connect(self._conninfo, connect_timeout=5, application_name="modelmeter queue")
+        except psycopg.OperationalError as error:
+            raise Unavailable(f"the database is away: {_reason(error)}") from None
 
 
 def _fitting(picked: list[tuple[int, int, int, int]], limit_events: int, limit_bytes: int) -> int:

@@ -9,10 +9,13 @@ from starlette.concurrency import run_in_threadpool
 
 from modelmeter.batch import NAME, TIMESTAMP, VERSION
 from modelmeter.reader import Event, Reader
-from modelmeter.web.parameters import check_known, read_filters, read_limit
+from modelmeter.web.parameters import SPAN, check_known, describe, read_filters, read_limit
+from modelmeter.web.path import NAME as NAME_SEGMENT
+from modelmeter.web.path import VERSION as VERSION_SEGMENT
 from modelmeter.window import to_rfc3339
 
 _LIMIT, _MOST = 100, 10_000
+_QUERY = [("limit", f"At most so many, from 1 to {_MOST}. Default: {_LIMIT}.")]
 
 
 def _event(event: Event) -> dict[str, object]:
@@ -29,7 +32,11 @@ def _event(event: Event) -> dict[str, object]:
 def make_router(reader: Reader) -> APIRouter:
     router = APIRouter(tags=["events"])
 
-    @router.get("/events/{name}/{version}", summary="Raw events, newest first")
+    @router.get(
+        f"/events/{NAME_SEGMENT}/{VERSION_SEGMENT}",
+        summary="Raw events, newest first",
+        openapi_extra=describe(*SPAN, *_QUERY),
+    )
     async def events(request: Request, name: str, version: str) -> Response:
         began = time.perf_counter()
         check_known(request, {"start", "end", "limit"})

@@ -1,6 +1,7 @@
 """POST /events and POST /stats: bodies in, 202 out when durable. Bare ASGI: it is the hot path."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from time import time_ns
 
@@ -49,29 +50,47 @@ _encode = msgspec.json.Encoder().encode
 class Gate:
     """What this process knows of the limits: streams, metrics, the queue's backlog. Refreshed in the background."""
 
-    def __init__(self, config: Config, producer: Producer) -> None:
+    def __init__(self, config: Config, producer: Producer, *, needs_database: bool = True) -> None:
+        """`needs_database`: whether nothing can be accepted while it is away; not so with a queue outside."""
         self._config = config
         self._producer = producer
+        self._needs_database = needs_database
         self._streams: set[bytes] = set()
         self._metrics: set[str] = set()
         self._ready = False
-        self._trouble = "starting; the database has not answered yet"
+        self._trouble = "starting; the queue has not answered yet"
         self._backlog = Backlog(0, 0, 0, 0)
         self.buffered_bytes = 0
 
     async def watch(self, conninfo: Callable[[], str]) -> None:
         """Keep the picture fresh, for ever."""
+        if self._needs_database:
+            await self._watch_queue(conninfo)
+        else:
+            await asyncio.gather(self._watch_queue(conninfo), self._watch_registry(conninfo))
+
+    async def _read_registry(self, conninfo: Callable[[], str]) -> None:
+        streams, metrics = await asyncio.to_thread(read_registry, conninfo(), len(self._streams))
+        if streams is not None:
+            self._streams = streams
+        self._metrics |= metrics
+
+    async def _watch_registry(self, conninfo: Callable[[], str]) -> None:
+        """Beside a queue outside: while the database is away, the limits go by what was known last."""
+        while True:
+            with contextlib.suppress(psycopg.Error, ModelmeterError, OSError):
+                await self._read_registry(conninfo)
+            await asyncio.sleep(_REGISTRY_SECONDS)
+
+    async def _watch_queue(self, conninfo: Callable[[], str]) -> None:
         due = 0.0
         loop = asyncio.get_running_loop()
         while True:
             try:
                 began = loop.time()
                 self._backlog = await self._producer.backlog()
-                if loop.time() >= due:
-                    streams, metrics = await asyncio.to_thread(read_registry, conninfo(), len(self._streams))
-                    if streams is not None:
-                        self._streams = streams
-                    self._metrics |= metrics
+                if self._needs_database and loop.time() >= due:
+                    await self._read_registry(conninfo)
                     due = loop.time() + _REGISTRY_SECONDS
                 self._ready = True
                 self._report()
@@ -106,7 +125,12 @@ class Gate:
                 "the workers are behind",
                 retry_after_seconds=5,
             )
-        if self.buffered_bytes + size > self._config.ingest_buffer_limit_bytes and self.buffered_bytes:
+        self.check_buffer(size)
+
+    def check_buffer(self, size: int, mine: int = 0) -> None:
+        """Raise when `size` bytes are too many beside the bodies in hand, of which `mine` are the same body's."""
+        others = self.buffered_bytes - mine
+        if others and others + size > self._config.ingest_buffer_limit_bytes:
             raise Busy(
                 f"over {self._config.ingest_buffer_limit_bytes} bytes of requests are in hand", retry_after_seconds=1
             )
@@ -188,8 +212,17 @@ class Ingest:
                 await discard_body(receive, limit)
             raise
         self._gate.buffered_bytes += length
+
+        def take(size: int) -> None:
+            """A body of unknown length counts as it comes."""
+            nonlocal length
+            if size > length:
+                self._gate.check_buffer(size, mine=length)
+                self._gate.buffered_bytes += size - length
+                length = size
+
         try:
-            body = await read_body(receive, limit)
+            body = await read_body(receive, limit, take)
             if encoding:
                 body = unpack(body, encoding.decode("latin-1"), limit)
             decoded = self._decode(kind, body)
@@ -213,7 +246,7 @@ class Ingest:
             return self._decoder.json(body, bounds)
         if kind == "ndjson":
             return self._decoder.ndjson(body, bounds)
-        return self._decoder.arrow(body, bounds)
+        return self._decoder.arrow(body, bounds, self._config.body_limit_bytes)
 
     async def _answer(self, decoded: Decoded, key: bytes) -> bytes:
         """The body of the 202. Unprocessable when there is nothing to acknowledge."""

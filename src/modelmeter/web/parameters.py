@@ -12,6 +12,23 @@ _LABEL = "label."
 DEFAULT_QUANTILES = (0.5, 0.95, 0.99)
 
 
+SPAN = (
+    ("start", "Begin of the span: RFC 3339, Unix, or relative (`-6h`). Default: 24 h before `end`."),
+    ("end", "End of the span, not included. Default: now."),
+)
+"""Name and description, for the OpenAPI document."""
+
+
+def describe(*parameters: tuple[str, str]) -> dict[str, object]:
+    """What the OpenAPI document says of query parameters that are read by hand."""
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+            for name, text in [*parameters, ("label.<name>", "Only events with this label value.")]
+        ]
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """The filters that stats and events share."""
@@ -21,8 +38,10 @@ class Filters:
 
 
 def check_known(request: Request, known: set[str]) -> None:
-    """Refuse a parameter that would be ignored."""
-    for key in request.query_params:
+    """Refuse a parameter that would be ignored: one that is unknown, or stands twice."""
+    for key, value in request.query_params.multi_items():
+        if len(request.query_params.getlist(key)) > 1:
+            raise Malformed(f"{key}: stands twice (also as {value!r:.60}); send it once", field=key)
         if key not in known and not key.startswith(_LABEL):
             raise Malformed(
                 f"{key}: no such parameter; there are {', '.join(sorted(known))} and label.<name>", field=key
@@ -71,6 +90,6 @@ def read_limit(request: Request, default: int, most: int) -> int:
     text = request.query_params.get("limit")
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
         raise Malformed(f"limit: {text!r} is no number from 1 to {most}", field="limit")
     return int(text)

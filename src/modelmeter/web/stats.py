@@ -7,26 +7,16 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from modelmeter.reader import Model, Reader
-from modelmeter.web.parameters import check_known, read_filters, read_quantiles
+from modelmeter.web.parameters import SPAN, check_known, describe, read_filters, read_quantiles
+from modelmeter.web.path import NAME, VERSION
 from modelmeter.window import to_rfc3339
 
 _PARAMETERS = {"start", "end", "metric", "quantiles"}
 
 _QUERY = [
-    ("start", "Begin of the span: RFC 3339, Unix, or relative (`-6h`). Default: 24 h before `end`."),
-    ("end", "End of the span, not included. Default: now."),
     ("metric", "Only this metric."),
     ("quantiles", "Comma-separated, each from 0 to 1. Default: 0.5,0.95,0.99."),
 ]
-
-
-def _document(parameters: list[tuple[str, str]]) -> dict[str, object]:
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
-            for name, text in [*parameters, ("label.<name>", "Only events with this label value.")]
-        ]
-    }
 
 
 def _json(value: object, began: float) -> Response:
@@ -56,14 +46,16 @@ def make_router(reader: Reader) -> APIRouter:
         found = await run_in_threadpool(reader.models)
         return _json({"models": [_model(model) for model in found]}, began)
 
-    @router.get("/stats/{name}", summary="The versions of a model")
+    @router.get(f"/stats/{NAME}", summary="The versions of a model")
     async def versions(request: Request, name: str) -> Response:
         began = time.perf_counter()
         check_known(request, set())
         found = await run_in_threadpool(reader.models, name)
         return _json({"name": name, "versions": [_model(model) for model in found]}, began)
 
-    @router.get("/stats/{name}/{version}", summary="Stats of a version, by metric", openapi_extra=_document(_QUERY))
+    @router.get(
+        f"/stats/{NAME}/{VERSION}", summary="Stats of a version, by metric", openapi_extra=describe(*SPAN, *_QUERY)
+    )
     async def stats(request: Request, name: str, version: str) -> Response:
         began = time.perf_counter()
         check_known(request, _PARAMETERS)

@@ -65,6 +65,10 @@ COMMENT ON TABLE modelmeter.rollup_partial_1h IS
     'Partials of one hour, of slow streams; the compactor moves them into rollup_1h and rollup_1d.';
 CREATE INDEX rollup_partial_1h_window ON modelmeter.rollup_partial_1h (stream_id, window_start);
 
+CREATE VIEW modelmeter.rollup_partial AS
+SELECT * FROM modelmeter.rollup_partial_1m UNION ALL SELECT * FROM modelmeter.rollup_partial_1h;
+COMMENT ON VIEW modelmeter.rollup_partial IS 'All that the compactor has not folded yet.';
+
 CREATE TABLE modelmeter.rollup_1m (LIKE modelmeter.rollup_partial_1m INCLUDING CONSTRAINTS,
     PRIMARY KEY (stream_id, metric_id, window_start)) PARTITION BY RANGE (window_start);
 CREATE TABLE modelmeter.rollup_1h (LIKE modelmeter.rollup_partial_1m INCLUDING CONSTRAINTS,

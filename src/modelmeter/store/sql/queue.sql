@@ -21,3 +21,11 @@ FROM modelmeter.queue;
 SELECT slot FROM generate_series(0, 3) AS slot
 WHERE (slot - floor(extract(epoch FROM clock_timestamp()) / 30)::bigint % 4 + 4) % 4 IN (2, 3)
     AND pg_relation_size('modelmeter.queue_' || slot) > 0;
+
+-- name: table_bytes
+-- What the queue takes on disk, with indexes and TOAST.
+SELECT sum(pg_total_relation_size('modelmeter.queue_' || slot))::bigint FROM generate_series(0, 3) AS slot;
+
+-- name: purge
+-- All that no worker has in hand. Index: queue_N_pkey.
+DELETE FROM modelmeter.queue WHERE message_id IN (SELECT message_id FROM modelmeter.queue FOR UPDATE SKIP LOCKED);

@@ -18,11 +18,7 @@ SELECT s.name, s.version, sum(s.events + coalesce(p.events, 0))::bigint, min(lea
 FROM modelmeter.stream s
 LEFT JOIN (
     SELECT stream_id, sum(count)::bigint AS events, min(first_at) AS first_at, max(last_at) AS last_at
-    FROM (
-        SELECT stream_id, metric_id, count, first_at, last_at FROM modelmeter.rollup_partial_1m
-        UNION ALL SELECT stream_id, metric_id, count, first_at, last_at FROM modelmeter.rollup_partial_1h
-    ) AS partials
-    WHERE metric_id = 0 GROUP BY stream_id
+    FROM modelmeter.rollup_partial WHERE metric_id = 0 GROUP BY stream_id
 ) p USING (stream_id)
 WHERE %(name)s::text IS NULL OR s.name = %(name)s
 GROUP BY s.name, s.version HAVING sum(s.events + coalesce(p.events, 0)) > 0

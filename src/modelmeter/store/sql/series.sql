@@ -2,6 +2,10 @@
 -- Streams newer than those known. Index: stream_pkey.
 SELECT stream_id, labels FROM modelmeter.stream WHERE stream_id > %s ORDER BY stream_id;
 
+-- name: count_streams_until
+-- How many streams there are of those that may be known. Index: stream_pkey.
+SELECT count(*) FROM modelmeter.stream WHERE stream_id <= %s;
+
 -- name: metrics
 -- All metric names.
 SELECT metric_id, name FROM modelmeter.metric;
@@ -19,14 +23,17 @@ SELECT coalesce(sum(count), 0)::bigint FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
     AND metrics && %(metrics)s::int[];
 
+-- name: count_slow_samples
+-- The same of the streams that have no rollups of a minute. Index: chunk_stream.
+SELECT coalesce(sum(count), 0)::bigint FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
+    AND metrics && %(metrics)s::int[] AND NOT minutely;
+
 -- name: series_between
 -- Which series have events in a span of whole days. Index: the primary keys.
 SELECT DISTINCT stream_id, metric_id FROM (
     SELECT stream_id, metric_id FROM modelmeter.rollup_1d WHERE window_start >= %(start)s AND window_start < %(end)s
     UNION ALL
-    SELECT stream_id, metric_id FROM modelmeter.rollup_partial_1m
-    WHERE window_start >= %(start)s AND window_start < %(end)s
-    UNION ALL
-    SELECT stream_id, metric_id FROM modelmeter.rollup_partial_1h
+    SELECT stream_id, metric_id FROM modelmeter.rollup_partial
     WHERE window_start >= %(start)s AND window_start < %(end)s
 ) AS found WHERE metric_id <> 0;

@@ -186,11 +186,14 @@ def keeper(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
 def migrate(
     database_url: DatabaseUrl = None,
     wait: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for a database that is away.")] = 0,
+    accept_newer: Annotated[
+        bool, typer.Option("--accept-newer", help="Leave a newer release's schema as it is, as after a rollback.")
+    ] = False,
 ) -> None:
     """Bring the database's schema up to this release."""
     from modelmeter.store.migrations import migrate_patiently  # noqa: PLC0415
 
-    ran = migrate_patiently(_settings(database_url=database_url).database_url, wait)
+    ran = migrate_patiently(_settings(database_url=database_url).database_url, wait, accept_newer=accept_newer)
     print("\n".join(f"ran {name}" for name in ran) or "the schema is up to date")
 
 

@@ -96,7 +96,7 @@ def test_with_its_own_database_the_keeper_migrates() -> None:
     items = render("plain")
     assert not [item for item in items if item["kind"] == "Job"]
     keeper = only(items, "Deployment", "keeper")["spec"]["template"]["spec"]
-    assert keeper["initContainers"][0]["args"] == ["migrate", "--wait", "600"]
+    assert keeper["initContainers"][0]["args"] == ["migrate", "--accept-newer", "--wait", "600"]
 
 
 @pytest.mark.parametrize(

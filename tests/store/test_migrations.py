@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from modelmeter.errors import Unavailable
+from modelmeter.errors import Unavailable, WrongSetting
 from modelmeter.store.migrations import migrate, migrate_patiently, wait_for_schema
 
 NOWHERE = "postgresql://127.0.0.1:1/none"
@@ -28,6 +28,14 @@ def test_a_database_that_comes_up_later_is_migrated(postgres: str) -> None:
         waiting.join()
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     assert ran[0] == "0001_initial.sql"
+
+
+def test_a_newer_schema_is_refused_or_left_as_it_is(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO modelmeter.migration (number, name, digest) VALUES (9999, 'later', '')")
+    with pytest.raises(WrongSetting, match="newer modelmeter"):
+        migrate_patiently(database_url, 0)
+    assert migrate_patiently(database_url, 0, accept_newer=True) == []
 
 
 def test_the_schema_is_waited_for(postgres: str) -> None:

@@ -191,7 +191,7 @@ securityContext:
 {{- define "modelmeter.migrate" -}}
 - name: migrate
   {{- include "modelmeter.container" . | nindent 2 }}
-  args: [migrate, --wait, {{ .root.Values.migrations.waitSeconds | quote }}]
+  args: [migrate, --accept-newer, --wait, {{ .root.Values.migrations.waitSeconds | quote }}]
   env:
     {{- include "modelmeter.databaseEnv" .root | nindent 4 }}
   resources: {{- toYaml .root.Values.migrations.resources | nindent 4 }}

@@ -61,12 +61,19 @@ def migrate(conninfo: str) -> list[str]:
     return ran
 
 
-def migrate_patiently(conninfo: str, patience_seconds: float) -> list[str]:
-    """The same for a database that may come up later. Unavailable when it has not within the patience."""
+def migrate_patiently(conninfo: str, patience_seconds: float, *, accept_newer: bool = False) -> list[str]:
+    """The same for a database that may come up later. Unavailable when it has not within the patience.
+
+    With `accept_newer` a newer release's schema is left as it is: after a rollback this release runs on it.
+    """
     deadline = time.monotonic() + patience_seconds
     said = ""
     while True:
         try:
+            if accept_newer:
+                with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as connection:
+                    if is_current(connection):
+                        return []
             return migrate(conninfo)
         except psycopg.OperationalError as error:
             reason = (str(error).strip().splitlines() or [repr(error)])[0]

@@ -322,12 +322,12 @@ class _Windows:
                 found[name] = np.take_along_axis(self._spread(column, 0), newest, axis=1)
         if "first_at" in statistics:
             found["first_at"] = self._reduce(np.minimum, rows.first_at, np.iinfo(np.int64).max)
-        if "min" in statistics or quantile is not None:
-            found["min"] = self._reduce(np.minimum, rows.min, np.inf)
-        if "max" in statistics or quantile is not None:
-            found["max"] = self._reduce(np.maximum, rows.max, -np.inf)
-        if quantile is not None:
-            found["quantile"] = self._quantiles(quantile, found["min"], found["max"])
+        if {"min", "max"} & statistics or quantile is not None:
+            low = self._reduce(np.minimum, rows.min, np.inf).astype(np.float64)
+            high = self._reduce(np.maximum, rows.max, -np.inf).astype(np.float64)
+            found |= {"min": low, "max": high}
+            if quantile is not None:
+                found["quantile"] = self._quantiles(quantile, low, high)
         infos = () if quantile is None else (_APPROXIMATE,)
         return Folded(self.labels, count, **found, infos=infos)  # type: ignore[arg-type]
 

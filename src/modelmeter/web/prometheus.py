@@ -73,7 +73,9 @@ def _instant(parameters: Parameters, name: str, default: int | None = None) -> i
         try:
             micros = rfc3339_to_micros(text)
         except ValueError:
-            raise BadQuery(f'invalid parameter "{name}": cannot parse "{text}" to a valid timestamp') from None
+            # Prometheus says more where the parameter may be left out.
+            which = "" if default is None else f"Invalid time value for '{name}': "
+            raise BadQuery(f'invalid parameter "{name}": {which}cannot parse "{text}" to a valid timestamp') from None
     return min(max(micros, EARLIEST), LATEST)
 
 

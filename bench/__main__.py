@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from bench import ingest, memory, peers, stats
+from bench import ingest, memory, peers, query, stats
 from bench.client import BenchError
 from bench.report import Table, print_place, print_table, write_json
 
@@ -26,9 +26,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "ingest": ingest,
     "memory": memory,
     "stats": stats,
+    "query": query,
     "peers": peers,
 }
-ALONE = ("ingest", "memory", "stats")
+ALONE = ("ingest", "memory", "stats", "query")
 _DEFAULTS = {"seconds": 10.0, "streams": 12, "repeat": 1, "json": None, "markdown": False}
 
 

@@ -43,13 +43,13 @@ def client(postgres: str, template_database: str) -> Iterator[httpx.Client]:
         url,
         *(
             event(
-                NOON - 26 * HOUR + number * 60 * SECOND + 7,
+                NOON - 32 * HOUR + number * 60 * SECOND + 7,
                 labels=labels_of(model, version, env="prod"),
                 prediction_accuracy=float(rng.beta(8, 2 if version == "v1" else 5)),
                 drift=float(rng.gamma(2, 0.2)),
                 inference_time=float(rng.lognormal(2, 0.6)),
             )
-            for number in range(26 * 60)
+            for number in range(32 * 60)
             for model, version in (("Mistral", "v1"), ("Mistral", "v2"), ("Llama 3.1", "v1"))
         ),
     )

@@ -83,7 +83,9 @@ def _duration(parameters: Parameters, name: str) -> int:
     text = _one(parameters, name)
     try:
         seconds = _number(text)
-        if not math.isfinite(seconds) or abs(seconds) > LATEST / SECOND:
+        if math.isnan(seconds):
+            return -1  # as Go does
+        if abs(seconds) > LATEST / SECOND:
             raise BadQuery(f'invalid parameter "{name}": cannot parse "{text}" to a valid duration. It overflows int64')
         return round(seconds * 1000) * 1000
     except ValueError:

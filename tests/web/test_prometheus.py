@@ -109,7 +109,7 @@ def test_the_version_the_metadata_and_the_pretty_form_are_told(client: httpx.Cli
     assert ask(client, "format_query", query="sum( a)by(b)") == {"status": "success", "data": "sum by (b) (a)"}
 
 
-BAD = (
+BAD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("query", {}),
     ("query", {"query": "sum("}),
     ("query", {"query": "a", "time": "soon"}),

@@ -4,7 +4,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import parse_qsl
 
@@ -36,6 +36,7 @@ _MATCH = "match[]"
 _LOOK_SECONDS = 0.5  # between two looks whether the client is still there
 
 Parameters = dict[str, list[str]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 async def _parameters(request: Request) -> Parameters:
@@ -119,7 +120,7 @@ def _blaming(name: str) -> Iterator[None]:
     try:
         yield
     except BadQuery as error:
-        if not error.detail.startswith(("parse error: ", "invalid expression type ")):
+        if not error.detail.startswith("parse error: "):
             raise
         raise BadQuery(f'invalid parameter "{name}": {error.detail}') from None
 
@@ -168,6 +169,10 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
     router = APIRouter(prefix="/api/v1", tags=["prometheus"])
     catalog = Catalog()
 
+    def both(path: str, summary: str) -> Callable[[Endpoint], Endpoint]:
+        """By GET and by POST of a form; two routes, so that each has an operation id of its own."""
+        return lambda endpoint: router.get(path, summary=summary)(router.post(path, summary=summary)(endpoint))
+
     async def evaluate(
         request: Request, parameters: Parameters, work: Callable[[SeriesSource, Limits], Result]
     ) -> Response:
@@ -202,7 +207,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         response.headers["Server-Timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
         return response
 
-    @router.api_route("/query", methods=["GET", "POST"], summary="A PromQL query at one instant")
+    @both("/query", "A PromQL query at one instant")
     async def query(request: Request) -> Response:
         def respond(parameters: Parameters) -> object:
             now = time.time_ns() // 1_000_000 * 1000
@@ -212,7 +217,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
 
         return await guarded(request, respond)
 
-    @router.api_route("/query_range", methods=["GET", "POST"], summary="A PromQL query over a range of steps")
+    @both("/query_range", "A PromQL query over a range of steps")
     async def query_range(request: Request) -> Response:
         def respond(parameters: Parameters) -> object:
             start, end = _instant(parameters, "start"), _instant(parameters, "end")
@@ -239,7 +244,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
             source = SeriesSource(connection, catalog, 0)
             return source.series(selectors or [()], span)
 
-    @router.api_route("/series", methods=["GET", "POST"], summary="The series that match")
+    @both("/series", "The series that match")
     async def series(request: Request) -> Response:
         async def respond(parameters: Parameters) -> Response:
             if not parameters.get(_MATCH):
@@ -249,7 +254,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
 
         return await guarded(request, respond)
 
-    @router.api_route("/labels", methods=["GET", "POST"], summary="The label names")
+    @both("/labels", "The label names")
     async def labels(request: Request) -> Response:
         async def respond(parameters: Parameters) -> Response:
             found = await run_in_threadpool(known_series, parameters)
@@ -292,7 +297,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         }
         return _answer(msgspec.json.encode(known))
 
-    @router.api_route("/format_query", methods=["GET", "POST"], summary="A query, prettily")
+    @both("/format_query", "A query, prettily")
     async def formatted(request: Request) -> Response:
         def respond(parameters: Parameters) -> Response:
             with _blaming("query"):

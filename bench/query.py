@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
         notes = [
             f"{stored:,} events, {stored * len(METRICS):,} samples, 12 streams, 30 days.",
             f"{options.asked} requests each, one keep-alive connection, one after another.",
-            "VictoriaMetrics: fixed figures, its medians on a 2-core machine with 9 million such samples; not measured here.",
+            "VictoriaMetrics: fixed figures, medians of 9 million such samples on 2 cores; not measured here.",
         ]
         yield Table(f"PromQL over 30 days, {stored:,} events", COLUMNS, rows, notes)
 

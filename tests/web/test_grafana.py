@@ -1,6 +1,7 @@
 """The requests that Grafana's Prometheus data source makes for the dashboard in deploy/grafana, replayed."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psycopg
 import pytest
 import yaml
+from psycopg.conninfo import make_conninfo
 
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
@@ -31,10 +34,7 @@ TARGETS = [
 
 @pytest.fixture(scope="module")
 def client(postgres: str, template_database: str) -> Iterator[httpx.Client]:
-    import psycopg  # noqa: PLC0415
-    from psycopg.conninfo import make_conninfo  # noqa: PLC0415
-
-    name = "modelmeter_test_grafana"
+    name = f"modelmeter_test_grafana_{os.getpid()}"
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY wal_log".encode())
     url = make_conninfo(postgres, dbname=name)

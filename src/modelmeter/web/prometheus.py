@@ -233,8 +233,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
 
     def known_series(parameters: Parameters) -> list[Labels]:
         """All series, or those that match one of match[], that have events in [start, end] (whole days)."""
-        with _blaming(_MATCH):
-            selectors = [parse_selector(text) for text in parameters.get(_MATCH, [])]
+        selectors = [parse_selector(text) for text in parameters.get(_MATCH, [])]
         now = time.time_ns() // 1000
         span = Span(
             floor(_instant(parameters, "start", max(now - 30 * DAY, 0)), DAY),
@@ -249,7 +248,8 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         async def respond(parameters: Parameters) -> Response:
             if not parameters.get(_MATCH):
                 raise BadQuery("no match[] parameter provided")
-            found = await run_in_threadpool(known_series, parameters)
+            with _blaming(_MATCH):
+                found = await run_in_threadpool(known_series, parameters)
             return _listed(parameters, [dict(labels) for labels in found])
 
         return await guarded(request, respond)

@@ -81,13 +81,14 @@ def _measure(event_count: int, options: argparse.Namespace) -> Iterator[Row]:
         ragged = (start + 3 * DAY_MICROS + 12_345_678) / 1e6
         for query, text in QUERIES.items():
             path = f"/stats/{name}/{version}?{text.format(ragged=f'{ragged:.6f}')}"
-            yield {**stored, "query": query, **_ask(connection, path)}
+            yield {**stored, "query": query, **ask(connection, path, _ASKED)}
         connection.close()
 
 
-def _ask(connection: Connection, path: str) -> Row:
+def ask(connection: Connection, path: str, times: int) -> Row:
+    """Medians and 99th percentiles of GET `path`, at the client and by Server-Timing."""
     client, server = [], []
-    for _ in range(_ASKED):
+    for _ in range(times):
         answer = connection.get(path)
         if answer.status != 200:
             raise BenchError(f"GET {path}: {answer.status} {answer.body[:600].decode(errors='replace')}")

@@ -322,12 +322,12 @@ class _Windows:
                 found[name] = np.take_along_axis(self._spread(column, 0), newest, axis=1)
         if "first_at" in statistics:
             found["first_at"] = self._reduce(np.minimum, rows.first_at, np.iinfo(np.int64).max)
-        if "min" in statistics or quantile is not None:
-            found["min"] = self._reduce(np.minimum, rows.min, np.inf)
-        if "max" in statistics or quantile is not None:
-            found["max"] = self._reduce(np.maximum, rows.max, -np.inf)
-        if quantile is not None:
-            found["quantile"] = self._quantiles(quantile, found["min"], found["max"])
+        if {"min", "max"} & statistics or quantile is not None:
+            low = self._reduce(np.minimum, rows.min, np.inf).astype(np.float64)
+            high = self._reduce(np.maximum, rows.max, -np.inf).astype(np.float64)
+            found |= {"min": low, "max": high}
+            if quantile is not None:
+                found["quantile"] = self._quantiles(quantile, low, high)
         infos = () if quantile is None else (_APPROXIMATE,)
         return Folded(self.labels, count, **found, infos=infos)  # type: ignore[arg-type]
 
@@ -361,7 +361,11 @@ class _Windows:
     @property
     def bins(self) -> Ints:
         """The bins in use, ascending."""
-        return np.unique(self._bins[1])
+        signed = self._bins[1]
+        if not signed.size:
+            return signed
+        low = signed.min()
+        return np.flatnonzero(np.bincount(signed - low)) + low
 
     def histograms(self, bins: Ints, first: int, end: int) -> Ints:
         """Counts (series, windows, bins) of the series `[first, end)`."""
@@ -371,7 +375,11 @@ class _Windows:
             mine = np.flatnonzero((rows >= first) & (rows < end))
             owner, signed, its_counts, rows = owner[mine], signed[mine], its_counts[mine], rows[mine]
         shape = (end - first, self.pieces + 1, bins.size)
-        place = ((rows - first) * shape[1] + self.piece[owner]) * shape[2] + np.searchsorted(bins, signed)
+        number = np.zeros(
+            int(bins[-1] - bins[0]) + 1 if bins.size else 0, np.int64
+        )  # of each bin, faster than a search
+        number[bins - bins[:1]] = np.arange(bins.size)
+        place = ((rows - first) * shape[1] + self.piece[owner]) * shape[2] + number[signed - bins[:1]]
         table = np.bincount(place, its_counts, minlength=math.prod(shape)).astype(np.int64).reshape(shape)
         if (self.until - self.since <= 1).all():
             return table[:, self.since]

@@ -4,7 +4,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import parse_qsl
 
@@ -36,6 +36,7 @@ _MATCH = "match[]"
 _LOOK_SECONDS = 0.5  # between two looks whether the client is still there
 
 Parameters = dict[str, list[str]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 async def _parameters(request: Request) -> Parameters:
@@ -73,7 +74,9 @@ def _instant(parameters: Parameters, name: str, default: int | None = None) -> i
         try:
             micros = rfc3339_to_micros(text)
         except ValueError:
-            raise BadQuery(f'invalid parameter "{name}": cannot parse "{text}" to a valid timestamp') from None
+            # Prometheus says more where the parameter may be left out.
+            which = "" if default is None else f"Invalid time value for '{name}': "
+            raise BadQuery(f'invalid parameter "{name}": {which}cannot parse "{text}" to a valid timestamp') from None
     return min(max(micros, EARLIEST), LATEST)
 
 
@@ -81,7 +84,9 @@ def _duration(parameters: Parameters, name: str) -> int:
     text = _one(parameters, name)
     try:
         seconds = _number(text)
-        if not math.isfinite(seconds) or abs(seconds) > LATEST / SECOND:
+        if math.isnan(seconds):
+            return -1  # as Go does
+        if abs(seconds) > LATEST / SECOND:
             raise BadQuery(f'invalid parameter "{name}": cannot parse "{text}" to a valid duration. It overflows int64')
         return round(seconds * 1000) * 1000
     except ValueError:
@@ -115,7 +120,7 @@ def _blaming(name: str) -> Iterator[None]:
     try:
         yield
     except BadQuery as error:
-        if not error.detail.startswith(("parse error: ", "invalid expression type ")):
+        if not error.detail.startswith("parse error: "):
             raise
         raise BadQuery(f'invalid parameter "{name}": {error.detail}') from None
 
@@ -164,6 +169,10 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
     router = APIRouter(prefix="/api/v1", tags=["prometheus"])
     catalog = Catalog()
 
+    def both(path: str, summary: str) -> Callable[[Endpoint], Endpoint]:
+        """By GET and by POST of a form; two routes, so that each has an operation id of its own."""
+        return lambda endpoint: router.get(path, summary=summary)(router.post(path, summary=summary)(endpoint))
+
     async def evaluate(
         request: Request, parameters: Parameters, work: Callable[[SeriesSource, Limits], Result]
     ) -> Response:
@@ -198,8 +207,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         response.headers["Server-Timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
         return response
 
-    @router.post("/query", summary="A PromQL query at one instant")
-    @router.get("/query", summary="A PromQL query at one instant")
+    @both("/query", "A PromQL query at one instant")
     async def query(request: Request) -> Response:
         def respond(parameters: Parameters) -> object:
             now = time.time_ns() // 1_000_000 * 1000
@@ -209,8 +217,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
 
         return await guarded(request, respond)
 
-    @router.post("/query_range", summary="A PromQL query over a range of steps")
-    @router.get("/query_range", summary="A PromQL query over a range of steps")
+    @both("/query_range", "A PromQL query over a range of steps")
     async def query_range(request: Request) -> Response:
         def respond(parameters: Parameters) -> object:
             start, end = _instant(parameters, "start"), _instant(parameters, "end")
@@ -226,8 +233,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
 
     def known_series(parameters: Parameters) -> list[Labels]:
         """All series, or those that match one of match[], that have events in [start, end] (whole days)."""
-        with _blaming(_MATCH):
-            selectors = [parse_selector(text) for text in parameters.get(_MATCH, [])]
+        selectors = [parse_selector(text) for text in parameters.get(_MATCH, [])]
         now = time.time_ns() // 1000
         span = Span(
             floor(_instant(parameters, "start", max(now - 30 * DAY, 0)), DAY),
@@ -237,19 +243,18 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
             source = SeriesSource(connection, catalog, 0)
             return source.series(selectors or [()], span)
 
-    @router.post("/series", summary="The series that match")
-    @router.get("/series", summary="The series that match")
+    @both("/series", "The series that match")
     async def series(request: Request) -> Response:
         async def respond(parameters: Parameters) -> Response:
             if not parameters.get(_MATCH):
                 raise BadQuery("no match[] parameter provided")
-            found = await run_in_threadpool(known_series, parameters)
+            with _blaming(_MATCH):
+                found = await run_in_threadpool(known_series, parameters)
             return _listed(parameters, [dict(labels) for labels in found])
 
         return await guarded(request, respond)
 
-    @router.post("/labels", summary="The label names")
-    @router.get("/labels", summary="The label names")
+    @both("/labels", "The label names")
     async def labels(request: Request) -> Response:
         async def respond(parameters: Parameters) -> Response:
             found = await run_in_threadpool(known_series, parameters)
@@ -292,8 +297,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         }
         return _answer(msgspec.json.encode(known))
 
-    @router.post("/format_query", summary="A query, prettily")
-    @router.get("/format_query", summary="A query, prettily")
+    @both("/format_query", "A query, prettily")
     async def formatted(request: Request) -> Response:
         def respond(parameters: Parameters) -> Response:
             with _blaming("query"):

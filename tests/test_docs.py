@@ -12,10 +12,11 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic_core import PydanticUndefined
 from typer.testing import CliRunner
 
-from modelmeter import batch, config, decoder, telemetry
+from modelmeter import batch, config, telemetry
 from modelmeter.app import make_api
 from modelmeter.cli import app
 from modelmeter.config import Config
+from modelmeter.decoder import decoded, strict, table
 from modelmeter.web import events, ingest, stats
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -86,7 +87,7 @@ def test_every_endpoint_is_documented() -> None:
 
 
 def test_every_code_of_refusal_is_documented_and_no_other() -> None:
-    source = "".join(inspect.getsource(module) for module in (batch, decoder, ingest))
+    source = "".join(inspect.getsource(module) for module in (batch, decoded, strict, table, ingest))
     codes = set(re.findall(r'Refused\(\s*[\w\[\]:.]+,\s*"(\w+)"', source))
     assert len(codes) > 15
     section = page("http-api.md").split("## Why an event is refused", 1)[1].split("\n## ", 1)[0]

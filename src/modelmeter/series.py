@@ -365,7 +365,8 @@ class _Windows:
         if not signed.size:
             return signed
         low = signed.min()
-        return np.flatnonzero(np.bincount(signed - low)) + low
+        used: Ints = np.flatnonzero(np.bincount(signed - low)) + low
+        return used
 
     def histograms(self, bins: Ints, first: int, end: int) -> Ints:
         """Counts (series, windows, bins) of the series `[first, end)`."""

@@ -364,8 +364,9 @@ class _Windows:
         signed = self._bins[1]
         if not signed.size:
             return signed
-        low = signed.min()
-        return np.flatnonzero(np.bincount(signed - low)) + low
+        low = int(signed.min())
+        used: Ints = np.flatnonzero(np.bincount(signed - low)).astype(np.int64) + low
+        return used
 
     def histograms(self, bins: Ints, first: int, end: int) -> Ints:
         """Counts (series, windows, bins) of the series `[first, end)`."""

@@ -364,8 +364,8 @@ class _Windows:
         signed = self._bins[1]
         if not signed.size:
             return signed
-        low = signed.min()
-        used: Ints = np.flatnonzero(np.bincount(signed - low)) + low
+        low = int(signed.min())
+        used: Ints = np.flatnonzero(np.bincount(signed - low)).astype(np.int64) + low
         return used
 
     def histograms(self, bins: Ints, first: int, end: int) -> Ints:

@@ -14,9 +14,9 @@ import pytest
 
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
+from modelmeter.matcher import Matcher
 from modelmeter.promql import Limits, QueryFailed, Result, evaluate_instant, evaluate_range
 from modelmeter.promql.errors import TooMuchData
-from modelmeter.promql.matcher import Matcher
 from modelmeter.promql.source import Floats, Folded, Ints, Source, Statistic
 from modelmeter.reader import Event, Reader
 from modelmeter.series import Catalog, SeriesSource

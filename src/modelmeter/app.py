@@ -6,7 +6,9 @@ import importlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 import uvicorn
@@ -41,7 +43,7 @@ from modelmeter.worker import Worker
 
 log = logging.getLogger(__name__)
 
-KEEPER_LOCK = 0x6D6D_0010
+COMPACTOR_LOCK = 0x6D6D_0010
 _FAREWELL_SECONDS = 0.3
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -267,17 +269,43 @@ def run_worker(config: Config) -> None:
     catalog.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """A loop of the keeper. Of many keepers, the one that holds the advisory lock runs it; `pause` as in run_loop."""
+
+    name: str
+    lock: int
+    run_once: Callable[[], bool]
+    pause: Callable[[bool], float]
+
+
 def run_keeper(config: Config) -> None:
-    """The loops of which one instance is enough: the leader's."""
-    leadership = Leadership(config.database_url, KEEPER_LOCK)
+    """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
     consumer = make_consumer(config)
 
-    def run_once() -> bool:
-        if not leadership.held():
-            return False
+    def compact() -> bool:
         consumer.tidy()
         return compactor.run_once()
 
+    loops = [
+        _Loop("compactor", COMPACTOR_LOCK, compact, lambda busy: 0.05 if busy else config.compact_interval_seconds),
+    ]
     with _loop_of(config) as (stop, pulse):
-        run_loop("keeper", run_once, stop, lambda busy: 0.05 if busy else config.compact_interval_seconds, pulse)
+        pulses = [Pulse() for _ in loops]
+        threads = [
+            threading.Thread(target=_lead, args=(config, loop, stop, its_pulse), name=loop.name)
+            for loop, its_pulse in zip(loops, pulses, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        while not stop.wait(1):
+            if all(its_pulse.trouble() is None for its_pulse in pulses):
+                pulse.beat()
+        for thread in threads:
+            thread.join()
+
+
+def _lead(config: Config, loop: _Loop, stop: Stop, pulse: Pulse) -> None:
+    leadership = Leadership(config.database_url, loop.lock)
+    run_loop(loop.name, lambda: leadership.held() and loop.run_once(), stop, loop.pause, pulse)

@@ -12,7 +12,6 @@ A wrong file is refused whole, with file, line and reason.
 import difflib
 import math
 import operator
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,9 @@ import promql_parser
 import yaml
 from numpy.typing import NDArray
 
-from modelmeter.batch import Batch, Labels
+from modelmeter.batch import Batch
 from modelmeter.errors import WrongSetting
+from modelmeter.matcher import Matcher, Operator
 
 _COMPARISONS: dict[str, tuple[str, Callable[[Any, float], Any]]] = {
     "<": ("lower than", operator.lt),
@@ -34,24 +34,12 @@ _COMPARISONS: dict[str, tuple[str, Callable[[Any, float], Any]]] = {
     "==": ("equal to", operator.eq),
     "!=": ("not equal to", operator.ne),
 }
-_MATCHES: dict[str, Callable[[str, re.Pattern[str] | str], bool]] = {
-    "MatchOp.Equal": lambda value, wanted: value == wanted,
-    "MatchOp.NotEqual": lambda value, wanted: value != wanted,
-    "MatchOp.Re": lambda value, wanted: re.fullmatch(wanted, value) is not None,
-    "MatchOp.NotRe": lambda value, wanted: re.fullmatch(wanted, value) is None,
+_OPERATORS: dict[str, Operator] = {
+    "MatchOp.Equal": "=",
+    "MatchOp.NotEqual": "!=",
+    "MatchOp.Re": "=~",
+    "MatchOp.NotRe": "!~",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Matcher:
-    """A condition on one label; an absent label is the empty string."""
-
-    label: str
-    op: str
-    value: str
-
-    def matches(self, labels: Labels) -> bool:
-        return _MATCHES[self.op](dict(labels).get(self.label, ""), self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +68,9 @@ class EventRule:
         if not fires.any():
             return np.zeros(0, np.intp)
         if self.matchers:
-            suits = np.array([all(matcher.matches(labels) for matcher in self.matchers) for labels in batch.streams])
+            suits = np.ones(len(batch.streams), bool)
+            for matcher in self.matchers:
+                suits &= matcher.matches([dict(labels).get(matcher.name, "") for labels in batch.streams])
             fires &= suits[batch.stream]
         return np.flatnonzero(fires)
 
@@ -119,13 +109,11 @@ def parse_event(text: str) -> tuple[str, str, float, tuple[Matcher, ...]]:
         raise ValueError(f"{text!r} needs a metric's name, without offset or @; {form}")
     if selector.matchers.or_matchers:
         raise ValueError(f"{text!r} joins matchers by or, which is not supported; write two rules")
-    matchers = tuple(Matcher(found.name, str(found.op), found.value) for found in selector.matchers.matchers)
+    matchers = tuple(
+        Matcher(found.name, _OPERATORS[str(found.op)], found.value) for found in selector.matchers.matchers
+    )
     for matcher in matchers:
-        if matcher.op in ("MatchOp.Re", "MatchOp.NotRe"):
-            try:
-                re.compile(matcher.value)
-            except re.error as error:
-                raise ValueError(f"{matcher.value!r} is no regular expression: {error}") from None
+        matcher.matches_missing()  # ValueError when the regular expression is none
     return selector.name, comparison, threshold, matchers
 
 

@@ -20,10 +20,10 @@ from modelmeter.batch import Labels
 from modelmeter.chunk import unpack_floats, unpack_ints
 from modelmeter.distance import value_of
 from modelmeter.fold import Connection, fold_raw, fold_span
+from modelmeter.matcher import Matcher
 from modelmeter.promql.errors import too_many_samples
 from modelmeter.promql.labels import METRIC_NAME, make_labels
 from modelmeter.promql.labels import value_of as label_value
-from modelmeter.promql.matcher import Matcher
 from modelmeter.promql.source import Floats, Folded, Histograms, Ints, Samples, Statistic
 from modelmeter.rollup import Rollups
 from modelmeter.store.rollups import read_rollups

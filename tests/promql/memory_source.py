@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from modelmeter import distance
+from modelmeter.matcher import Matcher
 from modelmeter.promql.errors import too_many_samples
 from modelmeter.promql.labels import Labels, make_labels, value_of
-from modelmeter.promql.matcher import Matcher
 from modelmeter.promql.source import Floats, Folded, Histograms, Ints, Samples, Statistic
 
 

@@ -6,7 +6,7 @@ Durations are microseconds. Parentheses are gone: they mean nothing once the tre
 from dataclasses import dataclass, field
 from typing import Literal
 
-from modelmeter.promql.matcher import Matcher
+from modelmeter.matcher import Matcher
 
 At = int | Literal["start", "end"] | None
 """An instant in microseconds, or one of the query's ends, or the evaluation time."""

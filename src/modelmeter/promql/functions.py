@@ -9,10 +9,10 @@ from functools import cmp_to_key
 
 import numpy as np
 
+from modelmeter.matcher import expand_regex, match_regex
 from modelmeter.promql.errors import QueryFailed
 from modelmeter.promql.expression import Expression, MatrixSelector, VectorSelector
 from modelmeter.promql.labels import EMPTY, METRIC_NAME, Labels, is_label_name, make_labels, replace, value_of
-from modelmeter.promql.matcher import expand_regex, match_regex
 from modelmeter.promql.source import Floats
 from modelmeter.promql.value import Vector, merge_same, with_values
 

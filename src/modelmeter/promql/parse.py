@@ -10,9 +10,9 @@ from typing import Any
 
 import promql_parser as pp
 
+from modelmeter.matcher import Matcher, Operator, match_regex
 from modelmeter.promql import expression as ex
 from modelmeter.promql.errors import BadQuery
-from modelmeter.promql.matcher import Matcher, Operator, match_regex
 
 DRIFT_FUNCTIONS = ("psi", "ks", "js", "wasserstein")
 

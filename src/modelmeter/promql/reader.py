@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from modelmeter.matcher import Matcher
 from modelmeter.promql.errors import TooMuchData, too_many_samples
 from modelmeter.promql.expression import At, VectorSelector
 from modelmeter.promql.labels import Labels
-from modelmeter.promql.matcher import Matcher
 from modelmeter.promql.note import Notes
 from modelmeter.promql.source import Floats, Folded, Histograms, Ints, Samples, Source, Statistic
 from modelmeter.promql.value import Vector

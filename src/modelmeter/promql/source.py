@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from modelmeter.matcher import Matcher
 from modelmeter.promql.labels import Labels
-from modelmeter.promql.matcher import Matcher
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -1,0 +1,91 @@
+"""The processes: all in one, or each by itself; and the migration that they wait for."""
+
+import socket
+from typing import Annotated
+
+import typer
+
+from modelmeter.cli.options import CLUSTER, START, DatabaseUrl, DataDir, Host, Port, Queue, Rules, settings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the commands into `app`."""
+    app.command(rich_help_panel=START)(serve)
+    for command in (api, worker, keeper, migrate):
+        app.command(rich_help_panel=CLUSTER)(command)
+
+
+def serve(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    queue: Queue = None,
+    rules: Rules = None,
+    api_processes: Annotated[int | None, typer.Option(help="API processes.", show_default="1")] = None,
+    worker_processes: Annotated[int | None, typer.Option(help="Worker processes.", show_default="1")] = None,
+) -> None:
+    """Everything in one command: Postgres (inside, or the one you name), API, worker and keeper.
+
+    Prints where it listens, then the ALERT lines, on standard output; its log is on standard error. Ctrl-C or SIGTERM
+    stops it, and nothing is lost. Killed in any other way, it goes on where it was when it is started again.
+    """
+    from modelmeter.rule import read_rules  # noqa: PLC0415  each command imports what it needs: --help stays quick
+    from modelmeter.supervisor import Supervisor  # noqa: PLC0415
+
+    config = settings(
+        needs_database=False,
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        database_url=database_url,
+        queue=queue,
+        rules=rules,
+        api_processes=api_processes,
+        worker_processes=worker_processes,
+    )
+    if config.rules:
+        read_rules(config.rules)
+    Supervisor(config).run()
+
+
+def api(
+    host: Host = None,
+    port: Port = None,
+    database_url: DatabaseUrl = None,
+    queue: Queue = None,
+    listener: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Only the HTTP API: takes events onto the queue, answers stats. Run as many as you like, behind a balancer."""
+    from modelmeter.app import run_api  # noqa: PLC0415
+
+    config = settings(host=host, port=port, database_url=database_url, queue=queue)
+    run_api(config, socket.socket(fileno=listener) if listener is not None else None)
+
+
+def worker(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules = None) -> None:
+    """Only a worker: from the queue to the database; ALERT lines on standard output. Run as many as you like."""
+    from modelmeter.app import run_worker  # noqa: PLC0415
+
+    run_worker(settings(database_url=database_url, queue=queue, rules=rules))
+
+
+def keeper(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
+    """Only the keeper: compaction and tidying. One works at a time; a second one stands by."""
+    from modelmeter.app import run_keeper  # noqa: PLC0415
+
+    run_keeper(settings(database_url=database_url, queue=queue))
+
+
+def migrate(
+    database_url: DatabaseUrl = None,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for a database that is away.")] = 0,
+    accept_newer: Annotated[
+        bool, typer.Option("--accept-newer", help="Leave a newer release's schema as it is, as after a rollback.")
+    ] = False,
+) -> None:
+    """Bring the database's schema up to this release."""
+    from modelmeter.store.migrations import migrate_patiently  # noqa: PLC0415
+
+    ran = migrate_patiently(settings(database_url=database_url).database_url, wait, accept_newer=accept_newer)
+    print("\n".join(f"ran {name}" for name in ran) or "the schema is up to date")

@@ -248,7 +248,7 @@ def run_worker(config: Config) -> None:
         if stored is None:
             alerts.flush()
             return False
-        full = stored.events * 2 > config.claim_limit_events
+        full = stored.events * 2 > worker.limit_events
         gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)

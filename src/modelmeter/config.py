@@ -63,6 +63,12 @@ class Config(BaseSettings):
     )
     claim_limit_events: int = Field(500_000, ge=1, description="Events that a worker takes at a time.")
     claim_limit_bytes: int = Field(64 * MEBIBYTE, ge=1024, description="Packed bytes that a worker takes at a time.")
+    claim_limit_memory_bytes: int = Field(
+        512 * MEBIBYTE,
+        ge=16 * MEBIBYTE,
+        description="Memory that a worker's claim may take unpacked, with all copies on its way to the database; "
+        "it takes fewer events at a time where they have many metrics.",
+    )
     minutely_rate: float = Field(
         20,
         ge=0,

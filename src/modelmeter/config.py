@@ -83,6 +83,16 @@ class Config(BaseSettings):
     query_exact_limit_samples: int = Field(
         10_000, ge=0, description="Up to so many samples a quantile over time is exact; beyond, within 1.1 %."
     )
+    stats_limit_groups: int = Field(10_000, ge=1, description="Groups (`by=`) in one answer of /stats.")
+    stats_limit_points: int = Field(
+        100_000, ge=1, description="Windows (`step=`), groups times windows, and bins times windows, in one answer."
+    )
+    stats_limit_rollups: int = Field(2_000_000, ge=1, description="Rollups that one answer of /stats may read.")
+    stats_limit_samples: int = Field(
+        10_000_000,
+        ge=1,
+        description="Raw samples that one answer may read: `where=`, `exact=true`, a `step` of no whole minutes.",
+    )
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
     ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")

@@ -1,5 +1,7 @@
 """The states of an alert: never skips `for`, never resolves by silence, and always says why."""
 
+from collections.abc import Sequence
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ HISTORY = st.lists(st.tuples(st.sampled_from(list(Finding)), st.integers(0, 4 * 
 
 
 def walk(
-    policy: Policy, history: list[tuple[Finding, int]]
+    policy: Policy, history: Sequence[tuple[Finding, int]]
 ) -> list[tuple[State | None, Finding, State | None, Reason, int]]:
     """Before, finding, after, reason and time of each step."""
     state: State | None = None
@@ -111,9 +113,9 @@ def test_a_condition_without_more_is_as_in_prometheus(policy: Policy, history: l
         elif active is not None:
             keep = False
             if active["fired_at"] is not None and plain.keep_firing > 0:
-                if active["keep_firing_since"] is None:
-                    active["keep_firing_since"] = ts
-                keep = ts - active["keep_firing_since"] < plain.keep_firing
+                kept_since = active["keep_firing_since"]
+                active["keep_firing_since"] = kept_since = ts if kept_since is None else kept_since
+                keep = ts - kept_since < plain.keep_firing
             if not keep:
                 active = None
         shown = (

@@ -1,5 +1,6 @@
 """Retention on a real Postgres: what is dropped, what stays right, and that nobody waits for it."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from tests.history import (
     send,
     store,
 )
+from tests.web.conftest import serve
 
 CLASSES = "[{name: gold, match: '{name=\"Gold\"}', raw: 90d}, {name: short, match: '{env=\"dev\"}', raw: 7d}]"
 TODAY = floor(NOON, DAY)
@@ -102,13 +104,6 @@ def test_partitions_stand_before_they_are_needed(database_url: str) -> None:
     assert chunk_days(database_url) == [day(number) for number in range(4)]
     for table in ("rollup_1m", "rollup_1h", "rollup_1d"):
         assert tables(database_url, f"^{table}_")
-    with psycopg.connect(database_url) as connection:
-        connection.execute("LOCK TABLE modelmeter.migration")  # no name of ours: only that a transaction is open
-        with Storing(database_url) as worker:
-            worker.catalog.look()
-            wanted = worker.catalog._partitions.missing(NOON + DAY * np.arange(4), ["chunk"])
-            worker.catalog._partitions.make(connection, wanted)
-    assert chunk_days(database_url) == [day(number) for number in range(4)], "all were there"
 
 
 def test_raw_events_over_their_retention_are_dropped_and_every_resolution_stays(
@@ -187,19 +182,18 @@ def test_each_class_has_its_own_partitions_and_they_go_by_its_own_retention(data
     assert tables(database_url, f"^chunk_{day(-40)}") == [f"chunk_{day(-40)}{end}" for end in ("", "_c0", "_c1", "_c2")]
     partition(database_url, NOON, **settings)
     compact(database_url, NOON + DAY)
-    left = {(dict(one.labels).get("env") or one.labels[0][1], (NOON - one.timestamp) // DAY) for one in events}
-    assert len(left) == 12
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(
             "SELECT s.name, s.labels ->> 'env', c.class, date_part('day', %s - start_at)::int"
             " FROM modelmeter.chunk c JOIN modelmeter.stream s USING (stream_id) WHERE s.class = c.class",
             (to_datetime(NOON),),
         )
-        assert sorted(rows, key=repr) == sorted(
-            [("Gold", None, 1, 0), ("Gold", None, 1, 10), ("Gold", None, 1, 40), ("Mistral", "dev", 2, 0)]
-            + [("Mistral", None, 0, 0), ("Mistral", None, 0, 10)],
-            key=repr,
-        )
+        left = {(name, env or "", class_id, days) for name, env, class_id, days in rows}
+    assert left == {
+        *(("Gold", "", 1, days) for days in (0, 10, 40)),
+        ("Mistral", "dev", 2, 0),
+        *(("Mistral", "", 0, days) for days in (0, 10)),
+    }
     assert tables(database_url, f"^chunk_{day(-40)}") == [f"chunk_{day(-40)}", f"chunk_{day(-40)}_c1"]
     assert tables(database_url, f"^chunk_{day(-95)}") == []
     for name in ("Gold", "Mistral"):
@@ -307,7 +301,7 @@ def test_retention_between_stores_and_compactions_of_any_history_changes_no_answ
     monkeypatch.setattr(compactor_module, "_STEP_PARTIALS", 97)
     rng = np.random.default_rng(seed)
     coming = random_events(rng, 300, days=80)
-    rng.shuffle(coming)  # type: ignore[arg-type]
+    rng.shuffle(coming)
     settings = {"retention_classes": "[{name: b, match: '{name=\"B\"}', raw: 20d, 1m: 30d}]", "retention_raw": "10d"}
     now = NOON
     stored = []
@@ -335,14 +329,11 @@ def test_retention_between_stores_and_compactions_of_any_history_changes_no_answ
                     check_summary(reader, stored, name, version, Span(first, last + DAY), {})
             with psycopg.connect(database_url) as connection:
                 retired = read_retired(connection)
-            for name, class_id in (("A", 0), ("B", None)):
-                if class_id is None:
-                    continue
-                border = retired.get((class_id, "raw"), 0)
-                if any(dict(one.labels)["name"] == name and one.timestamp >= border for one in stored):
-                    wanted = [one for one in stored if dict(one.labels)["name"] == name and one.timestamp >= border]
-                    found = reader.events(name, None, Span(border, NOON + 100 * DAY), {}, 10_000)
-                    assert len(found) == len(wanted), "raw events that are kept are whole"
+            border = retired.get((0, "raw"), 0)
+            wanted = [one for one in stored if dict(one.labels)["name"] == "A" and one.timestamp >= border]
+            if wanted:
+                found = reader.events("A", None, Span(border, NOON + 200 * DAY), {}, 10_000)
+                assert len(found) == len(wanted), "raw events that are kept are whole"
 
 
 def test_alerts_of_the_past_have_a_partition_a_month_and_go_by_their_retention(database_url: str) -> None:
@@ -389,3 +380,30 @@ def test_what_the_previous_release_writes_finds_its_place(database_url: str) -> 
             )
         assert connection.execute("SELECT count(*), max(class) FROM modelmeter.chunk").fetchone() == (2, 0)
     assert partitions_module.PARTITION_NAME.fullmatch(f"chunk_{day(0)}_c0")
+
+
+def test_the_answer_says_how_many_are_kept_without_raw_and_the_worker_agrees(database_url: str) -> None:
+    """By class: of streams that stand, by the class they have; of new ones, by the one that they match."""
+    now = time.time_ns() // 1000
+    settings = {"retention_classes": CLASSES}
+    send(database_url, message_of(event(now, labels=labels_of("Gold", env="old"))))
+    with Storing(database_url) as worker:
+        worker.run()  # seen before there were classes: it is of none
+    retire(database_url, now, **settings)
+    with serve(database_url, **settings) as served, storing(database_url, **settings) as worker:
+        for _ in range(2):  # once as new streams, once as known ones
+            body = [
+                {
+                    "name": name,
+                    "version": "v1",
+                    **({"env": env} if env else {}),
+                    "timestamp": (now - days * DAY) / 1e6,
+                    "x": 1,
+                }
+                for name, env in (("Gold", ""), ("Gold", "old"), ("Mistral", ""), ("Mistral", "dev"))
+                for days in (0, 9, 40, 100)
+            ]
+            answer = served.post(json.dumps(body)).json()
+            assert (answer["accepted"], answer["kept_without_raw"]) == (16, 1 + 2 + 2 + 3)
+            assert sum(one.without_raw for one in worker.run()) == 8
+        assert served.post(json.dumps(body[0])).json()["kept_without_raw"] == 0

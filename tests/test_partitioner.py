@@ -385,7 +385,7 @@ def test_what_the_previous_release_writes_finds_its_place(database_url: str) -> 
 def test_the_answer_says_how_many_are_kept_without_raw_and_the_worker_agrees(database_url: str) -> None:
     """By class: of streams that stand, by the class they have; of new ones, by the one that they match."""
     now = time.time_ns() // 1000
-    settings = {"retention_classes": CLASSES}
+    settings: dict[str, Any] = {"retention_classes": CLASSES}
     send(database_url, message_of(event(now, labels=labels_of("Gold", env="old"))))
     with Storing(database_url) as worker:
         worker.run()  # seen before there were classes: it is of none

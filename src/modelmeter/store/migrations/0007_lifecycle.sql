@@ -42,7 +42,7 @@ CREATE TABLE modelmeter.correction (
     -- By the clock of the database: chunks that were stored before this are corrected.
     recorded_at timestamptz NOT NULL,
     applied_at timestamptz,
-    match text[],
+    match text,
     fingerprints uuid[],
     start_at timestamptz NOT NULL,
     end_at timestamptz NOT NULL,
@@ -55,6 +55,6 @@ CREATE TABLE modelmeter.correction (
     CHECK ((match IS NULL) <> (fingerprints IS NULL))
 );
 COMMENT ON TABLE modelmeter.correction IS
-    'Who had which events removed or replaced, and when. Streams are named by selectors, or by fingerprint.';
+    'Who had which events removed or replaced, and when. Streams are named by a selector, or by fingerprint.';
 CREATE INDEX correction_received_at ON modelmeter.correction (received_at);
 CREATE INDEX correction_pending ON modelmeter.correction (correction_id) WHERE applied_at IS NULL;

@@ -10,8 +10,9 @@ chunk        Batch -> compressed columns, and back
 rollup       fold a Batch into rollups; merge; stats of a rollup
 sketch       the exponential histogram: add, merge, quantile
 compactor    folds rollup partials and joins small chunks
+comparison   two folded sides: how they differ, and the verdict; drift the same over time
 store/       Postgres: the only place that knows SQL
-web/         stats, events, alerts, health
+web/         stats, events, comparisons, alerts, health
 """
 
 __version__ = "0.1.0"

@@ -8,10 +8,10 @@ from modelmeter import comparison, drift, rollup, significance
 from modelmeter.comparison import Comparison
 from modelmeter.config import Config
 from modelmeter.direction import Directions, split_patterns
-from modelmeter.errors import Malformed
-from modelmeter.side_reader import Side, SideReader, Told
+from modelmeter.errors import Unanswerable
+from modelmeter.side_reader import Side, SideReader, Told, within_calendar
 from modelmeter.significance import finite
-from modelmeter.window import DAY, LATEST, Span, ceil, floor
+from modelmeter.window import ceil, floor
 
 WINDOW_LIMIT = 2_000
 
@@ -20,9 +20,9 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`metric` None: all. `histogram_bins` 0: no histograms."""
+    """`metrics` None: all. `histogram_bins` 0: no histograms."""
 
-    metric: str | None = None
+    metrics: Sequence[str] | None = None
     quantiles: Sequence[float] = ()
     min_samples: int = comparison.MIN_SAMPLES
     min_effect: float = comparison.MIN_EFFECT
@@ -76,7 +76,7 @@ class Comparer:
     def compare(self, a: Side, b: Side, options: Options) -> tuple[Told, Told, dict[str, Comparison]]:
         """By metric, in order. NotFound for a model, version, metric or baseline that is unknown."""
         with self._sides.snapshot() as connection:
-            (told_a, folded_a), (told_b, folded_b) = self._sides.fold(connection, [a, b], options.metric)
+            (told_a, folded_a), (told_b, folded_b) = self._sides.fold(connection, [a, b], options.metrics)
             names = self._sides.names(connection, [*folded_a.metric.tolist(), *folded_b.metric.tolist()])
         pairs = comparison.pair_up(folded_a, folded_b, options.quantiles)
         found = comparison.compare(
@@ -91,7 +91,7 @@ class Comparer:
     def drift(self, current: Side, reference: Side, options: Options) -> tuple[Told, Told, dict[str, Drift]]:
         """How far `current` is from `reference`, by metric, in order. NotFound as in compare."""
         with self._sides.snapshot() as connection:
-            (told, now), (told_reference, then) = self._sides.fold(connection, [current, reference], options.metric)
+            (told, now), (told_reference, then) = self._sides.fold(connection, [current, reference], options.metrics)
             names = self._sides.names(connection, [*now.metric.tolist(), *then.metric.tolist()])
         found: dict[int, Drift] = {}
         for metric, pair in comparison.pair_up(now, then, ()).items():
@@ -117,23 +117,23 @@ class Comparer:
     def drift_over_time(
         self, current: Side, reference: Side, step: int, options: Options
     ) -> tuple[Told, Told, DriftOverTime]:
-        """The same for each window of `step` microseconds, whole minutes, that `current` touches; whole windows.
+        """The same for each window of `step` microseconds, whole minutes; the first and the last are cut by the span.
 
-        Malformed when there are too many of them.
+        Unanswerable when there are too many of them, or when windows so small are no longer kept.
         """
         assert current.selection is not None
         assert current.span is not None
-        span = Span(floor(current.span.start, step), ceil(current.span.end, step))
-        span = Span(span.start, min(span.end, floor(LATEST - DAY, step)))
-        windows = max((span.end - span.start) // step, 0)
+        span = within_calendar(current.span)
+        first = floor(span.start, step)
+        windows = max((ceil(span.end, step) - first) // step, 0)
         if windows > WINDOW_LIMIT:
-            raise Malformed(
+            raise Unanswerable(
                 f"step: {windows:,} windows are more than {WINDOW_LIMIT:,}; take a longer step or a shorter span",
                 field="step",
             )
         with self._sides.snapshot() as connection:
-            ((told_reference, then),) = self._sides.fold(connection, [reference], options.metric)
-            rows = self._sides.windows(connection, Side(current.selection, span), step, options.metric)
+            ((told_reference, then),) = self._sides.fold(connection, [reference], options.metrics)
+            rows = self._sides.windows(connection, current.selection, span, step, options.metrics)
             names = self._sides.names(connection, [*rows.metric.tolist(), *then.metric.tolist()])
         events = int(rows.count[rows.metric == rollup.EVENTS].sum())
         sketch_of = dict(zip(then.metric.tolist(), then.sketch, strict=True))
@@ -141,7 +141,7 @@ class Comparer:
         found = {}
         for metric in {*rows.metric.tolist(), *sketch_of} - {rollup.EVENTS}:
             its_rows = rollup.select(rows, rows.metric == metric)
-            number = (its_rows.window - span.start) // step
+            number = (its_rows.window - first) // step
             counts, scores = drift.over_time(its_rows.sketch, number, windows, sketch_of.get(metric, b""))
             found[metric] = DriftSeries(
                 count_of.get(metric, 0),
@@ -151,8 +151,12 @@ class Comparer:
                     for values in (scores.psi, scores.ks, scores.ks_p, scores.jensen_shannon, scores.wasserstein)
                 ),
             )
-        starts = range(span.start, span.end, step)
-        return Told(str(current.selection), span, events), told_reference, DriftOverTime(starts, _by_name(found, names))
+        starts = range(first, first + windows * step, step)
+        return (
+            Told(str(current.selection), current.span, events),
+            told_reference,
+            DriftOverTime(starts, _by_name(found, names)),
+        )
 
 
 def _by_name(found: Mapping[int, Value], names: Mapping[int, str]) -> dict[str, Value]:

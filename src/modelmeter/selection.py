@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from modelmeter.batch import NAME, VERSION, Refused, check_text
+from modelmeter.batch import NAME, VERSION
 from modelmeter.errors import Malformed
 from modelmeter.matcher import Matcher
 from modelmeter.promql import parse_selector
@@ -23,22 +23,14 @@ class Selection:
     matchers: tuple[Matcher, ...] = ()
 
     @property
-    def equal_labels(self) -> str:
-        """JSON of the labels that must have a value: what an index can narrow down."""
-        return json.dumps({one.name: one.value for one in self.matchers if one.operator == "=" and one.value})
+    def equal_labels(self) -> dict[str, str]:
+        """The labels that must have a value: what an index can narrow down."""
+        return {one.name: one.value for one in self.matchers if one.operator == "=" and one.value}
 
-    def can_be_stored(self) -> bool:
-        """Whether Postgres can hold these texts; what it cannot hold, nothing is named."""
-        try:
-            for text in (
-                self.name,
-                self.version or "",
-                *(part for one in self.matchers for part in (one.name, one.value)),
-            ):
-                check_text("", text)
-        except Refused:
-            return False
-        return True
+    @property
+    def texts(self) -> list[str]:
+        """All that is written in it."""
+        return [self.name, self.version or "", *(part for one in self.matchers for part in (one.name, one.value))]
 
     def __str__(self) -> str:
         """As a selector, the same for the same selection."""

@@ -13,25 +13,20 @@ import psycopg
 
 from modelmeter import rollup
 from modelmeter.config import Config
-from modelmeter.errors import NotFound
-from modelmeter.fold import Connection, fold_raw, fold_span
-from modelmeter.promql.errors import QueryTimeout, TooMuchData
+from modelmeter.errors import NotFound, Unanswerable
+from modelmeter.fold import Connection, cover, fold_span
+from modelmeter.promql.errors import QueryTimeout
 from modelmeter.reader import Reader
+from modelmeter.reader.names import MetricNames, can_be_stored, find_streams
 from modelmeter.rollup import Rollups
 from modelmeter.selection import Selection
 from modelmeter.store.baselines import Baseline, baseline_names, find_baseline, read_baseline
-from modelmeter.store.rollups import read_rollups
+from modelmeter.store.rollups import count_rollups
 from modelmeter.store.sql import load
-from modelmeter.window import DAY, EARLIEST, HOUR, LATEST, MINUTE, Span, floor, format_duration, to_datetime
+from modelmeter.window import DAY, EARLIEST, HOUR, LATEST, MINUTE, Span, floor, to_datetime
 
-SQL = load("read.sql") | load("compare.sql")
+SQL = load("compare.sql")
 _HORIZON = floor(LATEST, DAY)
-_TABLES = {
-    DAY: ("rollup_1d", "rollup_partial_1h", "rollup_partial_1m"),
-    HOUR: ("rollup_1h", "rollup_partial_1h", "rollup_partial_1m"),
-    MINUTE: ("rollup_1m", "rollup_partial_1m"),
-}
-PIECE_LIMIT = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,45 +48,38 @@ class Told:
     baseline: str | None = None
 
 
-class _NoStream(Exception):
-    def __init__(self, selection: Selection) -> None:
-        super().__init__(str(selection))
-        self.selection = selection
-
-
 class SideReader:
     """Safe to use from many threads; each answer takes one connection of the reader's for its time."""
 
     def __init__(self, config: Config, reader: Reader) -> None:
         self._reader = reader
-        self._series_limit = config.query_limit_series
-        self._sample_limit = config.query_limit_samples
+        self._stream_limit = config.query_limit_series
+        self._rollup_limit = config.stats_limit_rollups
+        self._sample_limit = config.stats_limit_samples
         self._timeout_seconds = config.query_timeout_seconds
-        self._metric_names: dict[int, str] = {}
+        self._names = MetricNames()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        try:
-            with self._reader.snapshot() as connection:
-                connection.execute(f"SET LOCAL statement_timeout = {int(self._timeout_seconds * 1000)}".encode())
-                try:
-                    yield connection
-                except psycopg.errors.QueryCanceled:
-                    raise QueryTimeout(
-                        f"it took longer than {self._timeout_seconds:g} s; ask for a shorter span or fewer streams"
-                    ) from None
-        except _NoStream as none:
-            raise self._unknown(none.selection) from None
+        """A connection in a read-only transaction that sees one state, for as long as a query may take."""
+        with self._reader.snapshot() as connection:
+            connection.execute(f"SET LOCAL statement_timeout = {int(self._timeout_seconds * 1000)}".encode())
+            try:
+                yield connection
+            except psycopg.errors.QueryCanceled:
+                raise QueryTimeout(
+                    f"it took longer than {self._timeout_seconds:g} s; ask for a shorter span or fewer streams"
+                ) from None
 
-    def _unknown(self, selection: Selection) -> NotFound:
-        name, version = selection.name, selection.version or ""
-        versions = [model.version for model in self._reader.models(name)]  # NotFound when the model is what is unknown
-        near = difflib.get_close_matches(version, versions, n=3, cutoff=0) or versions[:3]
-        return NotFound(f"{name} has no version {version!r}; there is {', '.join(near)}", nearest=near, what="version")
+    def names(self, connection: Connection, metrics: Sequence[int]) -> dict[int, str]:
+        """At least those of `metrics`, by id."""
+        return self._names.of(connection, metrics)
 
-    def fold(self, connection: Connection, sides: Sequence[Side], metric: str | None) -> list[tuple[Told, Rollups]]:
+    def fold(
+        self, connection: Connection, sides: Sequence[Side], names: Sequence[str] | None
+    ) -> list[tuple[Told, Rollups]]:
         """Of each side one partial for each metric, and for EVENTS."""
-        metrics = None if metric is None else [rollup.EVENTS, self.metric_id(connection, metric)]
+        metrics = self._metric_ids(connection, names)
         streams = [[] if side.selection is None else self.streams(connection, side.selection) for side in sides]
         rows: dict[Span, Rollups] = {}
         for span in dict.fromkeys(within_calendar(side.span) for side in sides if side.span is not None):
@@ -120,31 +108,35 @@ class SideReader:
             folded.append((Told(str(side.selection), side.span, events), merged))
         return folded
 
-    def windows(self, connection: Connection, side: Side, step: int, metric: str | None) -> Rollups:
-        """Partials of the windows of a side; its span begins and ends at multiples of `step`, whole minutes.
+    def windows(
+        self, connection: Connection, selection: Selection, span: Span, step: int, metrics: Sequence[str] | None
+    ) -> Rollups:
+        """Partials of the events in `span` by windows of `step`, whole minutes; those at its ends are cut by it.
 
-        The rollups are those of the widest resolution that divides the step.
+        Unanswerable when that is too much to read, or when windows so small are no longer kept.
         """
-        assert side.selection is not None
-        assert side.span is not None
-        width = next(width for width in _TABLES if not step % width)
-        streams = self.streams(connection, side.selection)
-        pieces = len(streams) * ((side.span.end - side.span.start) // width)
-        if pieces > PIECE_LIMIT:
-            raise TooMuchData(
-                f"{len(streams):,} streams have {pieces:,} windows of {format_duration(width)}, over {PIECE_LIMIT:,}; "
-                "take a step of whole days or hours, a shorter span or fewer streams"
+        ids = self._metric_ids(connection, metrics)
+        streams = self.streams(connection, selection)
+        width = next(width for width in (DAY, HOUR, MINUTE) if not step % width)
+        plan = cover(span, width)
+        if count_rollups(connection, plan.ranges, streams, ids, self._rollup_limit + 1) > self._rollup_limit:
+            raise Unanswerable(
+                f"step: this would read more than {self._rollup_limit:,} rollups; choose a step of whole hours or "
+                "days, a shorter span, fewer streams, or name the metrics by metric=",
+                field="step",
             )
-        if not streams or side.span.start >= side.span.end:
-            return rollup.EMPTY
-        metrics = None if metric is None else [rollup.EVENTS, self.metric_id(connection, metric)]
-        rows = read_rollups(
-            connection, [(table, side.span.start, side.span.end) for table in _TABLES[width]], streams, metrics
-        )
         if width == MINUTE:
-            self._check_slow(connection, streams, side.span)
-            raw = fold_raw(connection, streams, metrics, side.span, minutely=False, width=MINUTE)
-            rows = rollup.concat([rows, raw])
+            self._check_slow(connection, streams, span)
+        rows = rollup.coarsen(fold_span(connection, streams, ids, span, step), step)
+        if step % DAY:
+            every = fold_span(connection, streams, [rollup.EVENTS], span)
+            missing = int(every.count.sum()) - int(rows.count[rows.metric == rollup.EVENTS].sum())
+            if missing:
+                raise Unanswerable(
+                    f"step: {missing:,} events of this span are no longer kept in windows this small; choose a step "
+                    "of whole hours or days, or a later start",
+                    field="step",
+                )
         return rows
 
     def _check_slow(self, connection: Connection, streams: list[int], span: Span) -> None:
@@ -156,61 +148,37 @@ class SideReader:
         }
         row = connection.execute(SQL["count_slow_events"], scope).fetchone()
         if row is not None and row[0] > self._sample_limit:
-            raise TooMuchData(
-                f"{row[0]:,} raw events would have to be read, over MODELMETER_QUERY_LIMIT_SAMPLES "
-                f"({self._sample_limit:,}); take a step of whole hours"
+            raise Unanswerable(
+                f"step: {row[0]:,} raw events would have to be read, over MODELMETER_STATS_LIMIT_SAMPLES "
+                f"({self._sample_limit:,}); choose a step of whole hours",
+                field="step",
             )
 
     def streams(self, connection: Connection, selection: Selection) -> list[int]:
-        """Their ids. Of a model and version that exist there may be none with these labels."""
-        if not selection.can_be_stored():
-            if Selection(selection.name, selection.version).can_be_stored():
-                return []
-            raise _NoStream(selection)
-        scope = {"name": selection.name, "version": selection.version, "labels": selection.equal_labels}
-        found = connection.execute(SQL["streams"], scope, prepare=True).fetchall()
-        if not found:
-            if connection.execute(SQL["streams"], scope | {"labels": "{}"}).fetchone() is None:
-                raise _NoStream(selection)
-            return []
-        kept = np.ones(len(found), bool)
-        for matcher in selection.matchers:
-            kept &= matcher.matches([labels.get(matcher.name, "") for _, _, labels in found])
-        ids = [stream for (stream, _, _), keep in zip(found, kept.tolist(), strict=True) if keep]
-        if len(ids) > self._series_limit:
-            raise TooMuchData(
-                f"{selection} are {len(ids):,} streams, over MODELMETER_QUERY_LIMIT_SERIES ({self._series_limit:,}); "
+        """Their ids. Of a model and version that exist there may be none with these labels; else NotFound."""
+        found = [
+            *find_streams(connection, selection.name, selection.version, selection.equal_labels, selection.matchers)
+        ]
+        if len(found) > self._stream_limit:
+            raise Unanswerable(
+                f"{selection} are {len(found):,} streams, over MODELMETER_QUERY_LIMIT_SERIES ({self._stream_limit:,}); "
                 "name more labels"
             )
-        return ids
+        return found
+
+    def _metric_ids(self, connection: Connection, metrics: Sequence[str] | None) -> list[int] | None:
+        if metrics is None:
+            return None
+        return [rollup.EVENTS, *(self._names.find(connection, one) for one in metrics)]
 
     @staticmethod
     def find_baseline(connection: Connection, name: str) -> Baseline:
-        found = find_baseline(connection, name) if Selection(name, None).can_be_stored() else None
+        found = find_baseline(connection, name) if can_be_stored(name) else None
         if found is None:
             near = difflib.get_close_matches(name, baseline_names(connection), n=3, cutoff=0.3)
             hint = f"; the nearest are {', '.join(near)}" if near else ""
             raise NotFound(f"there is no baseline {name!r}{hint}", nearest=near, what="baseline")
         return found
-
-    def metric_id(self, connection: Connection, metric: str) -> int:
-        for _ in range(2):
-            for metric_id, name in [*self._metric_names.items()]:
-                if name == metric:
-                    return metric_id
-            self._learn_metrics(connection)
-        near = difflib.get_close_matches(metric, [*self._metric_names.values()], n=3, cutoff=0.3)
-        hint = f"; the nearest are {', '.join(near)}" if near else ""
-        raise NotFound(f"there is no metric {metric!r}{hint}", nearest=near, what="metric")
-
-    def names(self, connection: Connection, metrics: Sequence[int]) -> dict[int, str]:
-        if any(metric != rollup.EVENTS and metric not in self._metric_names for metric in metrics):
-            self._learn_metrics(connection)
-        return self._metric_names
-
-    def _learn_metrics(self, connection: Connection) -> None:
-        # Only ever more: another thread's snapshot may be older than what this one counts on.
-        self._metric_names.update(connection.execute(SQL["metrics"]).fetchall())
 
 
 def within_calendar(span: Span) -> Span:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import psycopg
 import pytest
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
@@ -14,7 +15,7 @@ from modelmeter import distance
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
 from modelmeter.reader import Event
-from modelmeter.window import DAY, HOUR, MINUTE, to_rfc3339
+from modelmeter.window import DAY, HOUR, MINUTE, to_datetime, to_rfc3339
 from tests.history import NOON, labels_of, message_of, send
 from tests.web.conftest import Served, serve
 from tests.web.test_ingest import check_problem
@@ -248,17 +249,16 @@ def test_drift_from_an_earlier_window_of_itself(stocked: Served) -> None:
 @pytest.mark.parametrize(("step", "width"), [("1d", DAY), ("12h", 12 * HOUR), ("3h", 3 * HOUR), ("90m", 90 * MINUTE)])
 def test_drift_over_time_has_a_score_for_each_window(stocked: Served, step: str, width: int) -> None:
     body = json.loads(json.dumps(found(stocked, f"/drift/Mistral/v2?reference=v1&{SPAN}&step={step}")))
-    first, last = BEGIN // width * width, -(-END // width) * width
-    starts = range(first, last, width)
+    starts = range(BEGIN // width * width, END, width)
     assert body["windows"] == [to_rfc3339(start) for start in starts]
-    assert (body["current"]["start"], body["current"]["end"]) == (to_rfc3339(first), to_rfc3339(last))
-    assert body["current"]["events"] == values("inference_time", first, last, version="v2").size
+    assert (body["current"]["start"], body["current"]["end"]) == (to_rfc3339(BEGIN), to_rfc3339(END))
+    assert body["current"]["events"] == values("inference_time", version="v2").size
     assert [*body["metrics"]] == ["height", "inference_time", "prediction_accuracy"]
     for metric, series in body["metrics"].items():
         then = values(metric, version="v1")
         assert series["reference_count"] == then.size
         for number, start in enumerate(starts):
-            now = values(metric, start, start + width, version="v2")
+            now = values(metric, max(start, BEGIN), min(start + width, END), version="v2")
             assert series["count"][number] == now.size
             scores = {name: series[name][number] for name in ("psi", "ks", "jensen_shannon", "wasserstein")}
             if now.size:
@@ -311,7 +311,7 @@ BAD = {
     "/drift/Mistral/v1?step=30s": "step",
     "/drift/Mistral/v1?step=1x": "step",
     "/drift/Mistral/v1?step=0m": "step",
-    "/drift/Mistral/v1?step=1m&start=-30d": "step",
+    "/compare/Mistral?a=v1&b=v2&metric=height,height": "metric",
     "/drift/Mistral/v1?min_effect=1": "min_effect",
 }
 
@@ -356,12 +356,31 @@ def test_labels_that_nothing_has_are_an_empty_side(stocked: Served) -> None:
 
 def test_a_query_over_its_limits_is_refused(database_url: str) -> None:
     send(database_url, message_of(*EVENTS))
-    with serve(database_url, query_limit_series=1, query_limit_samples=10) as served:
+    with serve(database_url, query_limit_series=1, stats_limit_samples=10) as served:
         served.store()
         problem = check_problem(served.client.get(f"/compare/Mistral?a=v1&b=v2&{SPAN}"), 422)
         assert "MODELMETER_QUERY_LIMIT_SERIES" in problem["detail"]
         problem = check_problem(served.client.get(f"/drift/Mistral/v2?{SPAN}&step=30m&label.env=prod"), 422)
-        assert "MODELMETER_QUERY_LIMIT_SAMPLES" in problem["detail"]
+        assert "MODELMETER_STATS_LIMIT_SAMPLES" in problem["detail"]
+
+
+def test_more_windows_than_may_be_are_refused(stocked: Served) -> None:
+    problem = check_problem(stocked.client.get("/drift/Mistral/v1?step=1m&start=-30d"), 422)
+    assert problem["field"] == "step"
+    assert "43,201 windows are more than 2,000" in problem["detail"]
+
+
+def test_windows_that_are_no_longer_kept_are_refused_not_counted_short(database_url: str) -> None:
+    send(database_url, message_of(*EVENTS))
+    with serve(database_url) as served:
+        served.store()
+        compact(database_url)
+        with psycopg.connect(database_url) as connection:
+            connection.execute("DELETE FROM modelmeter.rollup_1h WHERE window_start < %s", (to_datetime(BEGIN + DAY),))
+        address = f"/drift/Mistral/v2?reference=v1&start={to_rfc3339(BEGIN - 12 * HOUR)}&end={to_rfc3339(END)}"
+        problem = check_problem(served.client.get(f"{address}&step=1h"), 422)
+        assert "no longer kept" in problem["detail"]
+        assert served.client.get(f"{address}&step=1d").status_code == 200
 
 
 def test_spans_at_the_ends_of_time_are_empty_not_wrong(stocked: Served) -> None:

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from modelmeter.batch import NAME_LIMIT_BYTES, Refused, check_text
 from modelmeter.errors import Malformed
 from modelmeter.pinner import Pinner
+from modelmeter.reader.names import can_be_stored
 from modelmeter.selection import Selection, parse_selection
 from modelmeter.store.baselines import Baseline
 from modelmeter.web.body import Disconnected, read_body
@@ -134,7 +135,7 @@ def _read(body: bytes) -> tuple[Selection, Span, str]:
         if not texts[key]:
             raise Malformed(f"{key}: missing; a baseline is made of match, start and end", field=key)
     selection = parse_selection(texts["match"], None, "match")
-    if not selection.can_be_stored():
+    if not can_be_stored(*selection.texts):
         raise Malformed("match: holds a character that cannot be stored (NUL or a lone surrogate)", field="match")
     by = texts["created_by"]
     if len(by.encode(errors="replace")) > NAME_LIMIT_BYTES:

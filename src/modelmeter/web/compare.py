@@ -13,14 +13,23 @@ from modelmeter.errors import Malformed
 from modelmeter.matcher import Matcher
 from modelmeter.selection import BASELINE, Selection, parse_selection
 from modelmeter.side_reader import Side, Told
-from modelmeter.web.parameters import SPAN, Filters, check_known, describe, read_filters, read_quantiles
+from modelmeter.web.parameters import (
+    SPAN,
+    Filters,
+    check_known,
+    describe,
+    read_filters,
+    read_flag,
+    read_names,
+    read_quantiles,
+)
 from modelmeter.web.path import NAME, VERSION
 from modelmeter.window import MINUTE, WEEK, Span, format_duration, parse_duration, parse_instant, to_rfc3339
 
 HISTOGRAM_BINS = 60
 
 _COMMON = [
-    ("metric", "Only this metric. Then it is also the only one that the verdict is adjusted for."),
+    ("metric", "Only these metrics, comma-separated. Then p is adjusted for these only."),
     ("min_samples", f"Values that each side needs for a verdict. Default: {MIN_SAMPLES}."),
 ]
 COMPARE_QUERY = [
@@ -62,7 +71,7 @@ def make_router(comparer: Comparer) -> APIRouter:
             _options(request),
             quantiles=read_quantiles(request),
             min_effect=_number(request, "min_effect", MIN_EFFECT),
-            histogram_bins=HISTOGRAM_BINS if _flag(request, "histograms") else 0,
+            histogram_bins=HISTOGRAM_BINS if read_flag(request, "histograms") else 0,
         )
         told_a, told_b, found = await run_in_threadpool(comparer.compare, sides[0], sides[1], options)
         metrics = msgspec.to_builtins(found)
@@ -125,7 +134,7 @@ def _over_time(series: DriftOverTime, step: int) -> dict[str, object]:
 
 def _options(request: Request) -> Options:
     return Options(
-        metric=request.query_params.get("metric"),
+        metrics=read_names(request, "metric") or None,
         min_samples=int(_number(request, "min_samples", MIN_SAMPLES, least=2)),
     )
 
@@ -214,10 +223,3 @@ def _number(request: Request, key: str, default: float, *, least: float = 0) -> 
     if not least <= value <= 1e12:
         raise Malformed(f"{key}: {text!r:.60} is no number from {least:g} on", field=key)
     return value
-
-
-def _flag(request: Request, key: str) -> bool:
-    text = request.query_params.get(key, "false")
-    if text not in {"true", "false"}:
-        raise Malformed(f"{key}: {text!r:.60} is neither true nor false", field=key)
-    return text == "true"

@@ -23,11 +23,13 @@ from modelmeter.config import Config
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.ingester import Ingester
 from modelmeter.notify.log import AlertLog
+from modelmeter.partitioner import Partitioner, retire_now
 from modelmeter.pinner import Pinner
 from modelmeter.queue import Backlog, Consumer, Producer, Steward
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
 from modelmeter.reader import Limits, Reader
+from modelmeter.retention import read_retention
 from modelmeter.rule import DEFAULT_RULES, read_rules
 from modelmeter.runner import Leadership, Pulse, Stop, run_loop
 from modelmeter.side_reader import SideReader
@@ -47,6 +49,8 @@ from modelmeter.worker import Worker
 log = logging.getLogger(__name__)
 
 COMPACTOR_LOCK = 0x6D6D_0010
+PARTITIONER_LOCK = 0x6D6D_0013
+_PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -245,13 +249,18 @@ def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
     alerts = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
     consumer = make_consumer(config)
-    catalog = Catalog(config.database_url)
+    retention = read_retention(config)
+    catalog = Catalog(config.database_url, retention)
     worker = Worker(config, consumer, catalog, alerts.look_at)
     idle = 0
     gathering = 0.0
+    is_retired = False
 
     def run_once() -> bool:
-        nonlocal gathering
+        nonlocal gathering, is_retired
+        if not is_retired:  # before the first event: a year of history on the first day makes no year of partitions
+            retire_now(config.database_url, retention)
+            is_retired = True
         stored = worker.run_once()
         if stored is None:
             alerts.flush()
@@ -261,6 +270,7 @@ def run_worker(config: Config) -> None:
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)
         telemetry.DEAD_LETTERS.inc(stored.dead_letters)
+        telemetry.EVENTS_WITHOUT_RAW.inc(stored.without_raw)
         telemetry.BATCH_EVENTS.observe(stored.events)
         telemetry.STORE_SECONDS.observe(stored.seconds)
         telemetry.LAG_SECONDS.observe(stored.lag_seconds)
@@ -290,6 +300,7 @@ class _Loop:
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
+    partitioner = Partitioner(config)
     consumer = make_consumer(config)
 
     def compact() -> bool:
@@ -298,6 +309,7 @@ def run_keeper(config: Config) -> None:
 
     loops = [
         _Loop("compactor", COMPACTOR_LOCK, compact, lambda busy: 0.05 if busy else config.compact_interval_seconds),
+        _Loop("partitioner", PARTITIONER_LOCK, partitioner.run_once, lambda _: _PARTITIONER_SECONDS),
     ]
     with _loop_of(config) as (stop, pulse):
         pulses = [Pulse() for _ in loops]

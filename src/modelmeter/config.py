@@ -107,6 +107,17 @@ class Config(BaseSettings):
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
     ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")
+    retention_raw: str = Field(
+        "30d", description="How long raw events are kept: a duration of days at least, or forever."
+    )
+    retention_1m: str = Field("90d", description="The same for rollups of a minute; never shorter than the finer ones.")
+    retention_1h: str = Field("2y", description="The same for rollups of an hour.")
+    retention_1d: str = Field("forever", description="The same for rollups of a day.")
+    retention_classes: str = Field(
+        "",
+        description="Streams with a retention of their own: a list in YAML or JSON, of name, match, raw, 1m, 1h, 1d.",
+    )
+    retention_history: str = Field("1y", description="How long the history of alerts is kept.")
     alert_lines_per_second: int = Field(
         20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
     )

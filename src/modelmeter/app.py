@@ -16,29 +16,34 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from modelmeter import __version__, telemetry
+from modelmeter import __version__, significance, telemetry
 from modelmeter.alert_reader import AlertReader
 from modelmeter.compactor import Compactor
+from modelmeter.comparer import Comparer
 from modelmeter.config import Config
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.evaluator import Evaluator
 from modelmeter.ingester import Ingester
 from modelmeter.notify.log import AlertLog
+from modelmeter.partitioner import Partitioner, retire_now
+from modelmeter.pinner import Pinner
 from modelmeter.queue import Backlog, Consumer, Producer, Steward
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
 from modelmeter.reader import Limits, Reader
 from modelmeter.recorder import Recorder
+from modelmeter.retention import read_retention
 from modelmeter.rule import DEFAULT_RULES, read_rules
 from modelmeter.rule_book import RuleBook
 from modelmeter.rule_trial import Trial
 from modelmeter.runner import Leadership, Pulse, Stop, run_loop
+from modelmeter.side_reader import SideReader
 from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import alerts, events, health, prometheus, rules, stats
+from modelmeter.web import alerts, baselines, compare, events, health, prometheus, rules, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.path import as_sent
@@ -50,6 +55,8 @@ log = logging.getLogger(__name__)
 
 COMPACTOR_LOCK = 0x6D6D_0010
 EVALUATOR_LOCK = 0x6D6D_0011
+PARTITIONER_LOCK = 0x6D6D_0013
+_PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -140,6 +147,8 @@ def make_api(config: Config) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warming = threading.Thread(target=significance.warm, name="warm")  # so that no first question waits for it
+        warming.start()
         watching = asyncio.create_task(gate.watch(lambda: config.database_url))
         yield
         watching.cancel()
@@ -157,6 +166,9 @@ def make_api(config: Config) -> ASGIApp:
     api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader, Limits.of(config)))
     api.include_router(events.make_router(reader))
+    sides = SideReader(config, reader)
+    api.include_router(compare.make_router(Comparer(config, sides)))
+    api.include_router(baselines.make_router(Pinner(config, sides)))
     api.include_router(prometheus.make_router(config, reader))
     alert_reader = AlertReader(config, reader)
     api.include_router(alerts.make_router(alert_reader))
@@ -248,11 +260,18 @@ def run_worker(config: Config) -> None:
     consumer = make_consumer(config)
     catalog = Catalog(config.database_url)
     worker = Worker(config, consumer, catalog, alert_log.look_at)
+    retention = read_retention(config)
+    catalog = Catalog(config.database_url, retention)
+    worker = Worker(config, consumer, catalog, alerts.look_at)
     idle = 0
     gathering = 0.0
+    is_retired = False
 
     def run_once() -> bool:
-        nonlocal gathering
+        nonlocal gathering, is_retired
+        if not is_retired:  # before the first event: a year of history on the first day makes no year of partitions
+            retire_now(config.database_url, retention)
+            is_retired = True
         stored = worker.run_once()
         if stored is None:
             alert_log.flush()
@@ -262,6 +281,7 @@ def run_worker(config: Config) -> None:
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)
         telemetry.DEAD_LETTERS.inc(stored.dead_letters)
+        telemetry.EVENTS_WITHOUT_RAW.inc(stored.without_raw)
         telemetry.BATCH_EVENTS.observe(stored.events)
         telemetry.STORE_SECONDS.observe(stored.seconds)
         telemetry.LAG_SECONDS.observe(stored.lag_seconds)
@@ -295,6 +315,7 @@ class _Loop:
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
+    partitioner = Partitioner(config)
     consumer = make_consumer(config)
     book = RuleBook(config.rules)
     book.read()
@@ -313,6 +334,7 @@ def run_keeper(config: Config) -> None:
             lambda _: evaluator.wait_seconds(),
             evaluator.forget,
         ),
+        _Loop("partitioner", PARTITIONER_LOCK, partitioner.run_once, lambda _: _PARTITIONER_SECONDS),
     ]
     signal.signal(signal.SIGHUP, lambda *_: book.ask())
     with _loop_of(config) as (stop, pulse):

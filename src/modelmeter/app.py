@@ -258,11 +258,9 @@ def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
     alert_log = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
     consumer = make_consumer(config)
-    catalog = Catalog(config.database_url)
-    worker = Worker(config, consumer, catalog, alert_log.look_at)
     retention = read_retention(config)
     catalog = Catalog(config.database_url, retention)
-    worker = Worker(config, consumer, catalog, alerts.look_at)
+    worker = Worker(config, consumer, catalog, alert_log.look_at)
     idle = 0
     gathering = 0.0
     is_retired = False

@@ -310,7 +310,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
     async def parsed(request: Request) -> Response:
         def respond(parameters: Parameters) -> Response:
             with _blaming("query"):
-                return _answer(msgspec.json.encode(parse_tree(_one(parameters, "query"))))
+                return answer(msgspec.json.encode(parse_tree(_one(parameters, "query"))))
 
         return await guarded(request, respond)
 

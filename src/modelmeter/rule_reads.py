@@ -48,6 +48,7 @@ class RuleReads:
             lambda matchers: self._series(matchers, now),
             {},
             self.config.external_url,
+            self.config.no_data,
         )
 
     def limits(self) -> Limits:

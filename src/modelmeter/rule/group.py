@@ -26,16 +26,16 @@ class AlertRule:
     labels: Mapping[str, Template] = field(default_factory=dict)
     annotations: Mapping[str, Template] = field(default_factory=dict)
     min_samples: int = 0
-    no_data: NoData = "keep"
+    no_data: NoData | None = None
     recover: str = ""
     recovery: Expression | None = None
     compare: str = ""
     line: int = 0
     key: str = ""
 
-    @property
-    def policy(self) -> Policy:
-        return Policy(self.hold, self.keep_firing, self.no_data, recovers=self.recovery is not None)
+    def policy(self, no_data: NoData = "keep") -> Policy:
+        """`no_data` is for a rule that does not say."""
+        return Policy(self.hold, self.keep_firing, self.no_data or no_data, recovers=self.recovery is not None)
 
 
 @dataclass(frozen=True, slots=True)

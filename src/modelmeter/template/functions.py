@@ -121,7 +121,7 @@ def _instant(number: float) -> Instant:
         raise TemplateError("value is NaN or Inf")
     if abs(number * _NANOS) >= 2**63:
         raise TemplateError(f"{show(number)} cannot be represented as a nanoseconds timestamp since it overflows int64")
-    return Instant(math.floor(int(number * _NANOS) / 1_000_000))
+    return Instant(math.trunc(int(number * _NANOS) / 1_000_000))
 
 
 def _humanize_timestamp(value: object) -> str:

@@ -5,6 +5,7 @@ and an unknown `MODELMETER_` name gets a «did you mean».
 """
 
 import difflib
+import glob
 import os
 from pathlib import Path
 
@@ -41,7 +42,9 @@ class Config(BaseSettings):
     )
     queue: str = Field("postgres:", description="The queue's URL. postgres: is the same database.")
     rules: Path | None = Field(
-        None, description="Rules file (YAML, Prometheus' format). Without one: prediction_accuracy < 0.3."
+        None,
+        description="Rules file (YAML, Prometheus' format), a directory of such, or a pattern like rules/*.yml. "
+        "Without one: prediction_accuracy < 0.3.",
     )
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
@@ -122,10 +125,22 @@ class Config(BaseSettings):
         20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
     )
 
+    evaluation_interval_seconds: float = Field(
+        15, ge=1, description="How often a group of rules is evaluated that says no interval of its own."
+    )
+    catch_up_limit_seconds: float = Field(
+        3600, ge=0, description="How far back windows that no keeper has evaluated are made up for."
+    )
+    silence_horizon_seconds: float = Field(
+        86_400, ge=60, description="no_data: alert means a series that had events within this time, and has none now."
+    )
+    rule_group_limit: int = Field(1000, ge=1, description="Groups of rules that may be made over HTTP.")
+    external_url: str = Field("", description="Where people reach modelmeter; for links in annotations.")
+
     @field_validator("rules")
     @classmethod
     def _rules_exist(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
+        if value is not None and not value.is_dir() and not value.is_file() and not glob.has_magic(str(value)):
             raise ValueError(f"there is no file {value}")
         return value
 

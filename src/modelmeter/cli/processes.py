@@ -74,11 +74,11 @@ def worker(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules =
     run_worker(settings(database_url=database_url, queue=queue, rules=rules))
 
 
-def keeper(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
-    """Only the keeper: compaction, partitions, retention, tidying. One works at a time; a second one stands by."""
+def keeper(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules = None) -> None:
+    """Only the keeper: the rules, compaction, partitions, retention, tidying. One works at a time; others stand by."""
     from modelmeter.app import run_keeper  # noqa: PLC0415
 
-    run_keeper(settings(database_url=database_url, queue=queue))
+    run_keeper(settings(database_url=database_url, queue=queue, rules=rules))
 
 
 def migrate(

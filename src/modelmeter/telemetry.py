@@ -34,3 +34,4 @@ LOOP_ERRORS = Counter("modelmeter_loop_errors", "Failed runs of a loop.", ["loop
 COMPACTED_ROLLUPS = Counter("modelmeter_compacted_rollups", "Rollup partials folded by the compactor.")
 COMPACTED_CHUNKS = Counter("modelmeter_compacted_chunks", "Small chunks joined by the compactor.")
 ALERT_LINES_SUPPRESSED = Counter("modelmeter_alert_lines_suppressed", "ALERT lines over the limit.", ["rule"])
+LIVE_LISTENERS = Gauge("modelmeter_live_listeners", "Pages that listen for what is new.", multiprocess_mode="livesum")

@@ -27,6 +27,6 @@ NAME, VERSION = "{name:segment}", "{version:segment}"
 def as_sent(scope: Scope) -> Scope:
     """The scope of a request with its path still percent-encoded, if it is one with names in it."""
     raw = scope.get("raw_path")
-    if raw and scope["path"].startswith(("/stats/", "/events/")):
+    if raw and scope["path"].startswith(("/stats/", "/events/", "/ui/models/")):
         return {**scope, "path": raw.decode("latin-1")}
     return scope

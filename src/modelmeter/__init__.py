@@ -9,7 +9,10 @@ worker       messages -> chunks + rollups + ledger + event alerts, one transacti
 chunk        Batch -> compressed columns, and back
 rollup       fold a Batch into rollups; merge; stats of a rollup
 sketch       the exponential histogram: add, merge, quantile
+bins         the sketches of many series and windows at once
+condition    `where=`: which events count
 compactor    folds rollup partials and joins small chunks
+reader/      answers from what is stored
 store/       Postgres: the only place that knows SQL
 web/         stats, events, alerts, health
 """

@@ -80,7 +80,7 @@ def test_sigterm_ends_within_the_grace_though_a_client_never_finishes_its_body(y
 
 
 def test_sigterm_ends_streams_that_have_no_end_of_their_own(yard: Yard, database_url: str) -> None:
-    api = yard.run("api", "--port", "0", "--grace-seconds", "60", database_url=database_url)
+    api = yard.run("api", "--port", "0", database_url=database_url, grace_seconds=60)
     until(lambda: is_ready(api.url), "the API is ready")
     with socket.create_connection(
         (urllib.parse.urlsplit(api.url).hostname, urllib.parse.urlsplit(api.url).port)

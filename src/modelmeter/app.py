@@ -16,24 +16,27 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from modelmeter import __version__, telemetry
+from modelmeter import __version__, significance, telemetry
 from modelmeter.compactor import Compactor
+from modelmeter.comparer import Comparer
 from modelmeter.config import Config
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.ingester import Ingester
 from modelmeter.notify.log import AlertLog
+from modelmeter.pinner import Pinner
 from modelmeter.queue import Backlog, Consumer, Producer, Steward
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
 from modelmeter.reader import Limits, Reader
 from modelmeter.rule import DEFAULT_RULES, read_rules
 from modelmeter.runner import Leadership, Pulse, Stop, run_loop
+from modelmeter.side_reader import SideReader
 from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import events, health, prometheus, stats
+from modelmeter.web import baselines, compare, events, health, prometheus, stats
 from modelmeter.web.closing import Closing
 from modelmeter.web.dashboard import router as dashboard
 from modelmeter.web.ingest import Gate, Ingest
@@ -136,6 +139,8 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warming = threading.Thread(target=significance.warm, name="warm")  # so that no first question waits for it
+        warming.start()
         watching = asyncio.create_task(gate.watch(lambda: config.database_url))
         yield
         watching.cancel()
@@ -153,6 +158,9 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader, Limits.of(config)))
     api.include_router(events.make_router(reader))
+    sides = SideReader(config, reader)
+    api.include_router(compare.make_router(Comparer(config, sides)))
+    api.include_router(baselines.make_router(Pinner(config, sides)))
     api.include_router(prometheus.make_router(config, reader))
     api.include_router(health.make_router(gate))
     api.include_router(dashboard.make_router(config, reader, closing or Closing()))

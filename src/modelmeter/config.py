@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from modelmeter.direction import split_patterns
 from modelmeter.errors import WrongSetting
 
 MEBIBYTE = 1024 * 1024
@@ -94,6 +95,16 @@ class Config(BaseSettings):
     query_exact_limit_samples: int = Field(
         10_000, ge=0, description="Up to so many samples a quantile over time is exact; beyond, within 1.1 %."
     )
+    higher_is_better: str = Field(
+        "*accuracy*,*precision*,*recall*,f1,f1_*,*_f1,auc,*_auc,*score*,*reward*,*throughput*,bleu*,rouge*",
+        description="Metrics of which more is better, with commas between; `*` stands for any letters.",
+    )
+    lower_is_better: str = Field(
+        "*_time,*_time_*,*latency*,*duration*,*drift*,*error*,*loss,*cost*,*perplexity*,*toxicity*,*hallucination*,"
+        "rmse,mae,mse",
+        description="Metrics of which less is better. It goes before higher_is_better; a name goes before a pattern.",
+    )
+    baseline_limit: int = Field(1_000, ge=1, description="Baselines in the database.")
     stats_limit_groups: int = Field(10_000, ge=1, description="Groups (`by=`) in one answer of /stats.")
     stats_limit_points: int = Field(
         100_000, ge=1, description="Windows (`step=`), groups times windows, and bins times windows, in one answer."
@@ -131,6 +142,12 @@ class Config(BaseSettings):
     def _rules_exist(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
+        return value
+
+    @field_validator("higher_is_better", "lower_is_better")
+    @classmethod
+    def _patterns(cls, value: str) -> str:
+        split_patterns(value)
         return value
 
     @field_validator("log_level")

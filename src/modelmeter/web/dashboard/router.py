@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from modelmeter.config import Config, read_units
+from modelmeter.direction import Directions, split_patterns
 from modelmeter.errors import Malformed, NotFound
 from modelmeter.matcher import Matcher
 from modelmeter.reader import Reader
@@ -32,10 +33,16 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
     charts = ChartReader(reader)
     live = Live(reader, config.live_limit_listeners, closing)
     pages = Pages(static)
-    overviews = OverviewReader(reader, _direction)
+
+    directions = Directions(split_patterns(config.higher_is_better), split_patterns(config.lower_is_better))
+
+    def direction(metric: str) -> int:
+        return {"higher": 1, "lower": -1, None: 0}[directions.of(metric)]
 
     def unit(metric: str) -> str:
         return unit_of(metric, units)
+
+    overviews = OverviewReader(reader, direction)
 
     @router.get("/")
     async def overview(request: Request) -> Response:
@@ -45,7 +52,7 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
 
         def make() -> Response:
             found = overviews.read(chosen.span, matchers)
-            values = overview_page.values_of(request, found, chosen, trouble, unit, _direction)
+            values = overview_page.values_of(request, found, chosen, trouble, unit, direction)
             return pages.render(request, "overview.html", values)
 
         response = await run_in_threadpool(make)
@@ -63,7 +70,7 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
             found = overviews.read(chosen.span, [Matcher("name", "=", name), *matchers])
             if not found.rows and not matchers:
                 raise NotFound(f"there is no model {name!r}", what="model")
-            values = model_page.values_of(name, found, parameters, drawn, chosen, trouble, unit, _direction)
+            values = model_page.values_of(name, found, parameters, drawn, chosen, trouble, unit, direction)
             return pages.render(request, "model.html", values)
 
         return await run_in_threadpool(make)
@@ -80,7 +87,7 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
 
         def make() -> Response:
             found = charts.read(name, versions, focus, chosen.span, _MARGIN, matchers)
-            body = msgspec.json.encode(model_page.charts_json(found, chosen.span, unit, _direction))
+            body = msgspec.json.encode(model_page.charts_json(found, chosen.span, unit, direction))
             return packed(request, Response(body, media_type="application/json", headers=SECURITY))
 
         response = await run_in_threadpool(make)
@@ -114,6 +121,3 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
 
     return router
 
-
-def _direction(metric: str) -> int:
-    return {"prediction_accuracy": 1, "drift": -1, "inference_time": -1}.get(metric, 0)

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FloatRect, Page, expect
 
 from modelmeter.window import DAY, HOUR, MINUTE, SECOND
 from tests.history import labels_of
@@ -136,10 +136,10 @@ def test_text_from_events_never_runs(served: Served, page: Page) -> None:
     assert page.locator("main img, main script").count() == 0
 
 
-def plot_box(page: Page) -> dict[str, float]:
+def plot_box(page: Page) -> FloatRect:
     box = page.locator("#charts .u-over").first.bounding_box()
     assert box
-    return dict(box)
+    return box
 
 
 def test_dragging_zooms_in_with_finer_data_and_back_goes_back(served: Served, page: Page) -> None:

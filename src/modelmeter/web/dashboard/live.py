@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _SHARE = 10  # the poller sleeps at least so many times as long as its question took
-_BEAT_SECONDS = 15  # proxies cut what is silent for longer
+_BEAT_SECONDS = 10  # proxies cut what is silent for long, and pages take it for lost
 _BACKLOG = 16
 _NAMED = 200  # versions in one message; beyond it, it only says that there is something new
 
@@ -95,7 +95,7 @@ class Live:
                 )
                 if next_one not in done:
                     next_one.cancel()
-                    yield b": still here\n\n"
+                    yield message("beat", {})
                     continue
                 text = next_one.result()
                 if text is None:

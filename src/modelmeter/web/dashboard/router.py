@@ -12,7 +12,7 @@ from modelmeter.errors import Malformed, NotFound
 from modelmeter.matcher import Matcher
 from modelmeter.reader import Reader
 from modelmeter.web.closing import Closing
-from modelmeter.web.dashboard import model_page, overview_page
+from modelmeter.web.dashboard import compare_page, model_page, overview_page
 from modelmeter.web.dashboard.chart_reader import ChartReader
 from modelmeter.web.dashboard.live import Live
 from modelmeter.web.dashboard.page import SECURITY, Pages, only, read_matchers, read_range
@@ -107,6 +107,18 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
         body = msgspec.json.encode({"events": [event_json(one) for one in found]})
         return packed(request, Response(body, media_type="application/json", headers=SECURITY))
 
+    @router.get("/ui/compare")
+    async def comparison(request: Request) -> Response:
+        chosen = read_range(request.query_params)
+        _, trouble = read_matchers(request.query_params.get("match", ""))
+        parameters = only(request.query_params, compare_page.STATE)
+
+        def make() -> Response:
+            values = compare_page.values_of(reader.models(), parameters, chosen, trouble)
+            return pages.render(request, "compare.html", values)
+
+        return await run_in_threadpool(make)
+
     @router.get("/ui/live")
     async def listen() -> Response:
         return live.respond()
@@ -120,4 +132,3 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
         return response
 
     return router
-

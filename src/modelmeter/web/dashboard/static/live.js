@@ -2,6 +2,7 @@
 
 const FIRST_MS = 500;
 const LONGEST_MS = 10_000;
+const SILENCE_MS = 25_000; // the server says something every ten seconds
 
 /** `listeners` by kind of event; each is also called after a loss, since something may have been missed. */
 export function watch(listeners) {
@@ -11,6 +12,7 @@ export function watch(listeners) {
   let wait = FIRST_MS;
   let timer = 0;
   let lost = false;
+  let silence = 0;
 
   function show(state, words) {
     if (shown.dataset.state !== state) shown.dataset.state = state;
@@ -21,6 +23,23 @@ export function watch(listeners) {
     for (const listener of Object.values(listeners)) listener(null);
   }
 
+  function lose() {
+    // Its own retrying ends at an answer that is no stream; ours does not.
+    clearTimeout(silence);
+    clearTimeout(timer);
+    source?.close();
+    source = null;
+    lost = true;
+    show("lost", "Connection lost, trying again");
+    timer = setTimeout(open, wait);
+    wait = Math.min(wait * 2, LONGEST_MS);
+  }
+
+  function heard() {
+    clearTimeout(silence);
+    silence = setTimeout(lose, SILENCE_MS);
+  }
+
   function open() {
     clearTimeout(timer);
     source?.close();
@@ -28,20 +47,26 @@ export function watch(listeners) {
     source.addEventListener("open", () => {
       wait = FIRST_MS;
       show("live", "Live");
+      heard();
       if (lost) missed();
       lost = false;
     });
-    source.addEventListener("error", () => {
-      // Its own retrying ends at an answer that is no stream; ours does not.
-      source.close();
-      source = null;
+    source.addEventListener("error", lose);
+    source.addEventListener("beat", () => {
+      heard();
+      show("live", "Live");
+    });
+    source.addEventListener("trouble", () => {
+      heard();
       lost = true;
-      show("lost", "Connection lost, trying again");
-      timer = setTimeout(open, wait);
-      wait = Math.min(wait * 2, LONGEST_MS);
+      show("lost", "The database is away");
     });
     for (const [kind, listener] of Object.entries(listeners)) {
-      source.addEventListener(kind, (event) => listener(event.data ? JSON.parse(event.data) : null));
+      source.addEventListener(kind, (event) => {
+        heard();
+        show("live", "Live");
+        listener(event.data ? JSON.parse(event.data) : null);
+      });
     }
   }
 
@@ -49,12 +74,18 @@ export function watch(listeners) {
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
       clearTimeout(timer);
+      clearTimeout(silence);
       source?.close();
       source = null;
       lost = true;
     } else if (!source) {
       open();
     }
+  });
+  addEventListener("offline", lose);
+  addEventListener("online", () => {
+    wait = FIRST_MS;
+    open();
   });
   addEventListener("pagehide", () => source?.close());
   addEventListener("pageshow", (event) => event.persisted && open());

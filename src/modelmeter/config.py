@@ -5,6 +5,7 @@ and an unknown `MODELMETER_` name gets a «did you mean».
 """
 
 import difflib
+import glob
 import os
 from pathlib import Path
 
@@ -52,7 +53,9 @@ class Config(BaseSettings):
     )
     queue: str = Field("postgres:", description="The queue's URL. postgres: is the same database.")
     rules: Path | None = Field(
-        None, description="Rules file (YAML, Prometheus' format). Without one: prediction_accuracy < 0.3."
+        None,
+        description="Rules file (YAML, Prometheus' format), a directory of such, or a pattern like rules/*.yml. "
+        "Without one: prediction_accuracy < 0.3.",
     )
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
@@ -118,6 +121,17 @@ class Config(BaseSettings):
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
     ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")
+    retention_raw: str = Field(
+        "30d", description="How long raw events are kept: a duration of days at least, or forever."
+    )
+    retention_1m: str = Field("90d", description="The same for rollups of a minute; never shorter than the finer ones.")
+    retention_1h: str = Field("2y", description="The same for rollups of an hour.")
+    retention_1d: str = Field("forever", description="The same for rollups of a day.")
+    retention_classes: str = Field(
+        "",
+        description="Streams with a retention of their own: a list in YAML or JSON, of name, match, raw, 1m, 1h, 1d.",
+    )
+    retention_history: str = Field("1y", description="How long the history of alerts is kept.")
     alert_lines_per_second: int = Field(
         20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
     )
@@ -130,6 +144,17 @@ class Config(BaseSettings):
         description="What metrics are measured in, for the dashboard: inference_time=ms,cost=USD. "
         "Without it the name tells: latency_seconds.",
     )
+    evaluation_interval_seconds: float = Field(
+        15, ge=1, description="How often a group of rules is evaluated that says no interval of its own."
+    )
+    catch_up_limit_seconds: float = Field(
+        3600, ge=0, description="How far back windows that no keeper has evaluated are made up for."
+    )
+    silence_horizon_seconds: float = Field(
+        86_400, ge=60, description="no_data: alert means a series that had events within this time, and has none now."
+    )
+    rule_group_limit: int = Field(1000, ge=1, description="Groups of rules that may be made over HTTP.")
+    external_url: str = Field("", description="Where people reach modelmeter; for links in annotations.")
 
     @field_validator("units")
     @classmethod
@@ -140,7 +165,7 @@ class Config(BaseSettings):
     @field_validator("rules")
     @classmethod
     def _rules_exist(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
+        if value is not None and not value.is_dir() and not value.is_file() and not glob.has_magic(str(value)):
             raise ValueError(f"there is no file {value}")
         return value
 

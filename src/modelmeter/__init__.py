@@ -15,7 +15,7 @@ compactor    folds rollup partials and joins small chunks
 comparison   two folded sides: how they differ, and the verdict; drift the same over time
 reader/      answers from what is stored
 store/       Postgres: the only place that knows SQL
-web/         stats, events, comparisons, alerts, health
+web/         stats, events, comparisons, alerts, health; web/dashboard the pages
 """
 
 __version__ = "0.1.0"

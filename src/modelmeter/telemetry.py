@@ -43,6 +43,7 @@ EVENTS_WITHOUT_RAW = Counter(
     "modelmeter_events_without_raw", "Events stored in rollups only: their raw form is retired."
 )
 ALERT_LINES_SUPPRESSED = Counter("modelmeter_alert_lines_suppressed", "ALERT lines over the limit.", ["rule"])
+LIVE_LISTENERS = Gauge("modelmeter_live_listeners", "Pages that listen for what is new.", multiprocess_mode="livesum")
 RULES = Gauge("modelmeter_rules", "Rules in use that are evaluated on intervals.", multiprocess_mode="mostrecent")
 RULES_OK = Gauge(
     "modelmeter_rules_ok", "1 when the newest rules are in use, 0 when they were refused.", multiprocess_mode="livemin"

@@ -10,6 +10,10 @@ chunk        Batch -> compressed columns, and back
 rollup       fold a Batch into rollups; merge; stats of a rollup
 sketch       the exponential histogram: add, merge, quantile
 compactor    folds rollup partials and joins small chunks
+dispatcher   notifications -> groups of alerts -> messages, delivered at least once
+routing      where an alert goes; grouping: when its group tells; silence, inhibition, time_interval: when not
+courier      sends messages, each destination in threads of its own
+notify/      destinations, and the file that names them
 store/       Postgres: the only place that knows SQL
 web/         stats, events, alerts, health
 """

@@ -19,21 +19,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from modelmeter import __version__, telemetry
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
+from modelmeter.dispatcher import Dispatcher
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.ingester import Ingester
+from modelmeter.notify.current import CurrentNotifications
 from modelmeter.notify.log import AlertLog
 from modelmeter.queue import Backlog, Consumer, Producer, Steward
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
 from modelmeter.reader import Reader
 from modelmeter.rule import DEFAULT_RULES, read_rules
-from modelmeter.runner import Leadership, Pulse, Stop, run_loop
+from modelmeter.runner import Hangup, Leadership, Pulse, Stop, run_loop
 from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import events, health, prometheus, stats
+from modelmeter.web import alertmanager, events, health, notifications, prometheus, silences, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.path import as_sent
@@ -44,7 +46,9 @@ from modelmeter.worker import Worker
 log = logging.getLogger(__name__)
 
 COMPACTOR_LOCK = 0x6D6D_0010
+DISPATCHER_LOCK = 0x6D6D_0012
 _FAREWELL_SECONDS = 0.3
+_FAREWELL_SHARE = 0.2  # of the grace, for messages under way
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -131,6 +135,7 @@ def make_api(config: Config) -> ASGIApp:
     ingester = Ingester(producer)
     gate = Gate(config, producer, needs_database=isinstance(parse(config.queue), PostgresUrl))
     reader = Reader(config.database_url)
+    current = CurrentNotifications(config)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -152,6 +157,9 @@ def make_api(config: Config) -> ASGIApp:
     api.include_router(stats.make_router(reader))
     api.include_router(events.make_router(reader))
     api.include_router(prometheus.make_router(config, reader))
+    api.include_router(silences.make_router(config))
+    api.include_router(notifications.make_router(config, current))
+    api.include_router(alertmanager.make_router(config, current))
     api.include_router(health.make_router(gate))
     events.describe_ingest(api)
     ingest = Ingest(config, gate, ingester)
@@ -193,6 +201,7 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             ws="none",
         )
     )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what it reads from files it looks at anew by itself
     # uvicorn ends by raising the signal that stopped it; all was answered by then, so that is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
@@ -217,10 +226,11 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
+def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse, Hangup]]:
     """What a process that is one loop needs: it stops at a signal, tells how it is, and waits for the schema."""
-    stop, pulse = Stop(), Pulse()
+    stop, pulse, hangup = Stop(), Pulse(), Hangup()
     stop.install()
+    hangup.install()
     with contextlib.ExitStack() as stack:
         if config.metrics_port:
             stack.enter_context(probes(config.host, config.metrics_port, pulse.trouble))
@@ -230,7 +240,7 @@ def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
             return stop.wait(seconds)
 
         wait_for_schema(config.database_url, is_over)
-        yield stop, pulse
+        yield stop, pulse, hangup
 
 
 def run_worker(config: Config) -> None:
@@ -263,7 +273,7 @@ def run_worker(config: Config) -> None:
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
         return gathering if busy else _IDLE_SECONDS[idle]
 
-    with _loop_of(config) as (stop, pulse):
+    with _loop_of(config) as (stop, pulse, _):
         run_loop("worker", run_once, stop, pause, pulse)
     consumer.close()
     catalog.close()
@@ -282,6 +292,7 @@ class _Loop:
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
+    dispatcher = Dispatcher(config)
     consumer = make_consumer(config)
 
     def compact() -> bool:
@@ -290,8 +301,10 @@ def run_keeper(config: Config) -> None:
 
     loops = [
         _Loop("compactor", COMPACTOR_LOCK, compact, lambda busy: 0.05 if busy else config.compact_interval_seconds),
+        _Loop("dispatcher", DISPATCHER_LOCK, dispatcher.run_once, dispatcher.pause),
     ]
-    with _loop_of(config) as (stop, pulse):
+    with _loop_of(config) as (stop, pulse, hangup):
+        hangup.on_signal(dispatcher.reload)
         pulses = [Pulse() for _ in loops]
         threads = [
             threading.Thread(target=_lead, args=(config, loop, stop, its_pulse), name=loop.name)
@@ -304,6 +317,7 @@ def run_keeper(config: Config) -> None:
                 pulse.beat()
         for thread in threads:
             thread.join()
+        dispatcher.close(config.grace_seconds * _FAREWELL_SHARE)
 
 
 def _lead(config: Config, loop: _Loop, stop: Stop, pulse: Pulse) -> None:

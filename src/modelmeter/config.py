@@ -42,6 +42,12 @@ class Config(BaseSettings):
     rules: Path | None = Field(
         None, description="Rules file (YAML, Prometheus' format). Without one: prediction_accuracy < 0.3."
     )
+    notifications: Path | None = Field(
+        None,
+        description="Notifications file (YAML, Alertmanager's form): who is told of which alert, and how. "
+        "Without one: ALERT lines.",
+    )
+    external_url: str = Field("", description="Address of this server for people, as it stands in notifications.")
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
     metrics_port: int = Field(
@@ -84,12 +90,37 @@ class Config(BaseSettings):
         20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
     )
 
-    @field_validator("rules")
+    notification_timeout_seconds: float = Field(
+        15, gt=0, le=600, description="How long a destination may take to answer."
+    )
+    notification_give_up_seconds: float = Field(
+        21_600, ge=1, description="How long a notification is tried before it is given up."
+    )
+    notification_limit_alerts: int = Field(
+        1000, ge=1, le=10_000, description="Alerts in one message, and events that a group keeps for its next one."
+    )
+    notification_limit_pending: int = Field(
+        10_000, ge=1, description="Messages that may wait for one destination; beyond it, they are given up at once."
+    )
+    notification_history_days: float = Field(
+        30, gt=0, description="How long the history of messages, and silences that are over, are kept."
+    )
+    notification_history_limit: int = Field(1_000_000, ge=1, description="Lines of the history of messages.")
+    silence_limit: int = Field(10_000, ge=1, description="Silences that are not over.")
+
+    @field_validator("rules", "notifications")
     @classmethod
-    def _rules_exist(cls, value: Path | None) -> Path | None:
+    def _files_exist(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
         return value
+
+    @field_validator("external_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
 
     @field_validator("log_level")
     @classmethod

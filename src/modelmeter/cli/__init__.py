@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from modelmeter import __version__, lifeline
 from modelmeter.cli import processes
 from modelmeter.cli.dead_letters import dead_letters
+from modelmeter.cli.notify import notify_app
 from modelmeter.cli.options import START, UPKEEP
 from modelmeter.cli.queue import queues
 from modelmeter.cli.rules import rules_app
@@ -47,6 +48,7 @@ processes.add_to(app)
 app.command(rich_help_panel=START)(stats)
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel=UPKEEP)
 app.add_typer(rules_app, name="rules", rich_help_panel=UPKEEP)
+app.add_typer(notify_app, name="notify", rich_help_panel=UPKEEP)
 app.add_typer(queues, name="queue", rich_help_panel=UPKEEP)
 
 

@@ -80,8 +80,8 @@ class Evaluator:
         self._connection.execute(
             "INSERT INTO modelmeter.notification VALUES (%s, %s, %s, %s, %s, %s, %s, 'the condition holds', %s, %s)",
             (
-                self._last, to_datetime(at), status, fingerprint(labels), Jsonb(dict(labels)), _annotations(labels), value,
-                to_datetime(starts_at), None if ends_at is None else to_datetime(ends_at),
+                self._last, to_datetime(at), status, fingerprint(labels), Jsonb(dict(labels)), _annotations(labels),
+                value, to_datetime(starts_at), None if ends_at is None else to_datetime(ends_at),
             ),
         )  # fmt: skip
 
@@ -136,7 +136,7 @@ class Inbox:
     requests: list[Request] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
-    def hang(self, client: socket.socket) -> None:
+    def hang(self, _client: socket.socket) -> None:
         self.over.wait(60)
 
     def drip(self, client: socket.socket) -> None:

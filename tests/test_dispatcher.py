@@ -80,14 +80,17 @@ def test_alerts_of_a_group_wait_for_each_other_and_news_for_the_interval(databas
 
 def test_what_goes_on_is_told_again_after_the_repeat_interval(database_url: str, file: Path) -> None:
     text = tree(box_url := "http://127.0.0.1:1/", repeat_interval="1h")
-    with inbox() as box, Evaluator(database_url) as evaluator:
-        with Dispatching(database_url, file, text.replace(box_url, box.url)) as it:
-            evaluator.fire(name="A")
-            told_at = []
-            for _ in range(30):
-                it.step(300)
-                if box.take():
-                    told_at.append((it.now - NOON) // SECOND)
+    with (
+        inbox() as box,
+        Evaluator(database_url) as evaluator,
+        Dispatching(database_url, file, text.replace(box_url, box.url)) as it,
+    ):
+        evaluator.fire(name="A")
+        told_at = []
+        for _ in range(30):
+            it.step(300)
+            if box.take():
+                told_at.append((it.now - NOON) // SECOND)
     assert told_at == [300, 3900, 7500]
 
 
@@ -197,12 +200,14 @@ def test_a_permanent_failure_is_given_up_at_once_with_its_reason(database_url: s
 
 
 def test_what_fails_for_too_long_is_given_up_with_its_reason(database_url: str, file: Path) -> None:
-    with Evaluator(database_url) as evaluator:
-        with Dispatching(database_url, file, webhooks(a="http://127.0.0.1:1/"), notification_give_up_seconds=600) as it:
-            evaluator.fire(name="A")
-            evaluator.forget(name="A")  # so that it is told but once
-            for _ in range(70):
-                it.step(10)
+    with (
+        Evaluator(database_url) as evaluator,
+        Dispatching(database_url, file, webhooks(a="http://127.0.0.1:1/"), notification_give_up_seconds=600) as it,
+    ):
+        evaluator.fire(name="A")
+        evaluator.forget(name="A")  # so that it is told but once
+        for _ in range(70):
+            it.step(10)
     ((state, attempts, reason),) = rows(
         database_url, "SELECT status, attempts, reason FROM modelmeter.delivery_history"
     )
@@ -274,20 +279,24 @@ def test_without_a_file_each_alert_is_a_line_in_the_log(database_url: str, capsy
 
 
 def test_a_change_of_the_file_places_alerts_anew(database_url: str, file: Path) -> None:
-    with inbox() as old, inbox() as new, Evaluator(database_url) as evaluator:
-        with Dispatching(database_url, file, webhooks(a=old.url)) as it:
-            evaluator.fire(name="A")
-            it.step()
-            assert len(old.take()) == 1
-            text = json.loads(webhooks(a=old.url, b=new.url))
-            text["route"]["routes"] = [{"matchers": ['name="A"'], "receiver": "b"}]
-            file.write_text(json.dumps(text))
-            it.step(1)
-            it.step(60)
-            assert (len(new.take()), len(old.take())) == (1, 0)
-            evaluator.resolve(name="A")
-            it.step(60)
-            assert (len(new.take()), len(old.take())) == (1, 0)
+    with (
+        inbox() as old,
+        inbox() as new,
+        Evaluator(database_url) as evaluator,
+        Dispatching(database_url, file, webhooks(a=old.url)) as it,
+    ):
+        evaluator.fire(name="A")
+        it.step()
+        assert len(old.take()) == 1
+        text = json.loads(webhooks(a=old.url, b=new.url))
+        text["route"]["routes"] = [{"matchers": ['name="A"'], "receiver": "b"}]
+        file.write_text(json.dumps(text))
+        it.step(1)
+        it.step(60)
+        assert (len(new.take()), len(old.take())) == (1, 0)
+        evaluator.resolve(name="A")
+        it.step(60)
+        assert (len(new.take()), len(old.take())) == (1, 0)
 
 
 def test_a_bad_file_changes_nothing_until_it_is_good_again(
@@ -351,32 +360,36 @@ def test_a_destination_with_too_many_waiting_gets_no_more(database_url: str, fil
 
 
 def test_what_waits_for_a_destination_that_left_the_file_is_given_up_in_the_end(database_url: str, file: Path) -> None:
-    with Evaluator(database_url) as evaluator, inbox() as box:
-        with Dispatching(database_url, file, webhooks(a="http://127.0.0.1:1/")) as it:
-            evaluator.fire(name="A")
-            it.step()
-            file.write_text(webhooks(b=box.url))
-            it.step(3600)
-            assert len(rows(database_url, "SELECT * FROM modelmeter.delivery")) == 1
-            it.step(6 * 3600)
+    with (
+        Evaluator(database_url) as evaluator,
+        inbox() as box,
+        Dispatching(database_url, file, webhooks(a="http://127.0.0.1:1/")) as it,
+    ):
+        evaluator.fire(name="A")
+        it.step()
+        file.write_text(webhooks(b=box.url))
+        it.step(3600)
+        assert len(rows(database_url, "SELECT * FROM modelmeter.delivery")) == 1
+        it.step(6 * 3600)
     assert rows(database_url, "SELECT reason FROM modelmeter.delivery_history WHERE destination = 'a/webhook/0'") == [
         ("the notifications file has no such destination",)
     ]
 
 
 def test_two_dispatchers_send_nothing_twice(database_url: str, file: Path) -> None:
-    with inbox() as box, Evaluator(database_url) as evaluator:
-        with (
-            Dispatching(database_url, file, webhooks(a=box.url)) as one,
-            Dispatching(database_url, file) as other,
-        ):
-            for number in range(60):
-                evaluator.fire(name=f"M{number}")
-            for _ in range(2000):
-                for it in (one, other):
-                    it.dispatcher.run_once(NOON)
-                if len(rows(database_url, "SELECT 1 FROM modelmeter.delivery_history")) == 60:
-                    break
+    with (
+        inbox() as box,
+        Evaluator(database_url) as evaluator,
+        Dispatching(database_url, file, webhooks(a=box.url)) as one,
+        Dispatching(database_url, file) as other,
+    ):
+        for number in range(60):
+            evaluator.fire(name=f"M{number}")
+        for _ in range(2000):
+            for it in (one, other):
+                it.dispatcher.run_once(NOON)
+            if len(rows(database_url, "SELECT 1 FROM modelmeter.delivery_history")) == 60:
+                break
     keys = [request.headers["idempotency-key"] for request in box.requests]
     assert len(keys) == len(set(keys)) == 60
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.acceptance.yard import free_port
+from tests.history import NOON
+from tests.notifying import Dispatching, Evaluator, Inbox, alerts_of, inbox, rows, status
 
 from modelmeter.config import Config
 from modelmeter.dispatcher import Dispatcher
@@ -17,9 +20,6 @@ from modelmeter.notification import Alert, Message
 from modelmeter.notify.alertmanager import Alertmanager, label_name
 from modelmeter.notify.outcome import Delivered, Failed
 from modelmeter.window import MINUTE, SECOND
-from tests.acceptance.yard import free_port
-from tests.history import NOON
-from tests.notifying import Dispatching, Evaluator, Inbox, alerts_of, inbox, rows, status
 
 
 @contextmanager
@@ -88,8 +88,9 @@ def test_alertmanager_groups_keeps_and_resolves_our_alerts(database_url: str, tm
         file.write_text(file_for(str(client.base_url)))
         dispatcher = Dispatcher(Config(database_url=database_url, notifications=file))
         began = time.time_ns() // 1000
+        label = {"data-center": "x"}
         for name in ("A", "B"):
-            evaluator.fire(began, name=name, **{"data-center": "x"})
+            evaluator.fire(began, 0.9, name=name, **label)
         until(lambda: len(_latest(box)) == 2, dispatcher.run_once)
         assert _latest(box) == {"A": "firing", "B": "firing"}
         (first, *_) = states(client).values()
@@ -102,7 +103,7 @@ def test_alertmanager_groups_keeps_and_resolves_our_alerts(database_url: str, tm
         assert {*states(client)} == {"A", "B"}
         assert all(one["endsAt"] > ends_at[name] for name, one in states(client).items())
 
-        evaluator.resolve(time.time_ns() // 1000, name="A", **{"data-center": "x"})
+        evaluator.resolve(time.time_ns() // 1000, name="A", **label)
         until(lambda: _latest(box).get("A") == "resolved", dispatcher.run_once)
         assert _latest(box) == {"A": "resolved", "B": "firing"}
         dispatcher.close(5)
@@ -129,23 +130,26 @@ def test_an_alert_is_sent_again_before_its_end_however_long_it_fires(database_ur
                 it.step(10)
                 for request in box.take():
                     assert request.path == "/api/v2/alerts"
-                    ends += [one["endsAt"] for one in request.json]  # type: ignore[call-overload]
+                    ends += [one["endsAt"] for one in json.loads(request.body)]
     assert ends == [f"2026-03-01T12:{minute:02}:10Z" for minute in (4, 5, 6, 7, 8)]
 
 
 def test_while_alertmanager_is_away_only_one_message_waits_and_late_does_not_read_as_resolved(
     database_url: str, tmp_path: Path
 ) -> None:
-    with inbox(status(503)) as box, Evaluator(database_url) as evaluator:
-        with Dispatching(database_url, tmp_path / "n.yml", file_for(box.url, "1m")) as it:
-            evaluator.fire(name="A")
-            for _ in range(60):
-                it.step(30)
-            assert len(rows(database_url, "SELECT 1 FROM modelmeter.delivery")) == 1
-            box.take()
-            box.answer = status(200)
-            it.step(300)
-            (late, *_) = box.requests
+    with (
+        inbox(status(503)) as box,
+        Evaluator(database_url) as evaluator,
+        Dispatching(database_url, tmp_path / "n.yml", file_for(box.url, "1m")) as it,
+    ):
+        evaluator.fire(name="A")
+        for _ in range(60):
+            it.step(30)
+        assert len(rows(database_url, "SELECT 1 FROM modelmeter.delivery")) == 1
+        box.take()
+        box.answer = status(200)
+        it.step(300)
+        (late, *_) = box.requests
     (alert,) = json.loads(late.body)
     assert (alert["startsAt"], alert["endsAt"]) == ("2026-03-01T12:00:00Z", "2026-03-01T12:39:00Z")
 

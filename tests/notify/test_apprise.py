@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
+from tests.acceptance.yard import free_port
+from tests.history import NOON
+from tests.notifying import Dispatching, Evaluator, inbox, status
 
 from modelmeter.config import Config
 from modelmeter.errors import WrongSetting
@@ -18,9 +21,6 @@ from modelmeter.notification import Alert, Message
 from modelmeter.notify.apprise import Apprise, check_url, secrets_of
 from modelmeter.notify.file import read_notifications
 from modelmeter.notify.outcome import Delivered, Failed, clean
-from tests.acceptance.yard import free_port
-from tests.history import NOON
-from tests.notifying import Dispatching, Evaluator, inbox, status
 
 SECRET = "hunter2-hunter2"
 
@@ -139,6 +139,6 @@ def test_no_log_and_no_error_shows_a_secret(caplog: pytest.LogCaptureFixture, tm
 
 def test_secrets_are_cut_out_of_reasons() -> None:
     url = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/?password=p%40ss-word1"
-    said = "could not reach https://hooks.slack.com/services/T1JJ3T3L2 with TIiajkdnlazkcOXrIdevi7FQ and p@ss-word1\nat all"
+    said = "could not reach https://hooks.slack.com/x/T1JJ3T3L2 with TIiajkdnlazkcOXrIdevi7FQ and p@ss-word1\nat all"
     cleaned = clean(said, secrets_of(url))
     assert cleaned == "could not reach https://… with … and … at all"

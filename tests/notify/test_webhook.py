@@ -9,13 +9,13 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from tests.history import NOON
+from tests.notifying import die, inbox, status
 
 from modelmeter.notification import Alert, Message, message_of, payload, title
 from modelmeter.notify.outcome import Delivered, Failed, is_permanent
 from modelmeter.notify.post import post, retry_after
 from modelmeter.notify.webhook import Webhook, sign
-from tests.history import NOON
-from tests.notifying import die, inbox, status
 
 SECRET = "whsec-0123456789"
 DOCS = Path(__file__).parents[2] / "docs"

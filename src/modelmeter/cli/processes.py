@@ -61,6 +61,10 @@ def serve(
     if config.rules:
         read_rules(config.rules)
     read_notifications(config)
+    if any(name.startswith("retention_") for name in config.model_fields_set):
+        from modelmeter.retention import read_retention  # noqa: PLC0415
+
+        read_retention(config)
     Supervisor(config).run()
 
 
@@ -87,7 +91,7 @@ def worker(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules =
 
 
 def keeper(database_url: DatabaseUrl = None, queue: Queue = None, notifications: Notifications = None) -> None:
-    """Only the keeper: compaction, tidying, notifications. One works at a time; a second one stands by."""
+    """Only the keeper: compaction, retention, tidying, notifications. One works at a time; a second one stands by."""
     from modelmeter.app import run_keeper  # noqa: PLC0415
 
     run_keeper(settings(database_url=database_url, queue=queue, notifications=notifications))

@@ -16,7 +16,7 @@ from modelmeter.store.sql import load
 from modelmeter.window import to_datetime, to_micros
 
 SQL = load("groups.sql")
-_LOCK = 0x6D6D_0013  # an advisory lock: one dispatcher at a time groups
+_LOCK = 0x6D6D_0022  # an advisory lock: one dispatcher at a time groups
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

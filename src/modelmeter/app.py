@@ -17,11 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmeter import __version__, significance, telemetry
+from modelmeter.alert_reader import AlertReader
 from modelmeter.compactor import Compactor
 from modelmeter.comparer import Comparer
 from modelmeter.config import Config
 from modelmeter.dispatcher import Dispatcher
 from modelmeter.errors import ModelmeterError, WrongSetting
+from modelmeter.evaluator import Evaluator
 from modelmeter.ingester import Ingester
 from modelmeter.notify.current import CurrentNotifications
 from modelmeter.notify.log import AlertLog
@@ -31,8 +33,11 @@ from modelmeter.queue import Backlog, Consumer, Producer, Steward
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
 from modelmeter.reader import Limits, Reader
+from modelmeter.recorder import Recorder
 from modelmeter.retention import read_retention
 from modelmeter.rule import DEFAULT_RULES, read_rules
+from modelmeter.rule_book import RuleBook
+from modelmeter.rule_trial import Trial
 from modelmeter.runner import Hangup, Leadership, Pulse, Stop, run_loop
 from modelmeter.side_reader import SideReader
 from modelmeter.store.dead_letters import DeadLetters
@@ -42,12 +47,14 @@ from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresS
 from modelmeter.store.writer import Catalog
 from modelmeter.web import (
     alertmanager,
+    alerts,
     baselines,
     compare,
     events,
     health,
     notifications,
     prometheus,
+    rules,
     silences,
     stats,
 )
@@ -62,6 +69,7 @@ log = logging.getLogger(__name__)
 
 COMPACTOR_LOCK = 0x6D6D_0010
 DISPATCHER_LOCK = 0x6D6D_0012
+EVALUATOR_LOCK = 0x6D6D_0011
 PARTITIONER_LOCK = 0x6D6D_0013
 _PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
@@ -182,6 +190,9 @@ def make_api(config: Config) -> ASGIApp:
     api.include_router(silences.make_router(config))
     api.include_router(notifications.make_router(config, current))
     api.include_router(alertmanager.make_router(config, current))
+    alert_reader = AlertReader(config, reader)
+    api.include_router(alerts.make_router(alert_reader))
+    api.include_router(rules.make_router(alert_reader, Trial(config, reader)))
     api.include_router(health.make_router(gate))
     events.describe_ingest(api)
     ingest = Ingest(config, gate, ingester)
@@ -267,11 +278,11 @@ def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse, Hangup]]:
 
 def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
-    alerts = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
+    alert_log = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
     consumer = make_consumer(config)
     retention = read_retention(config)
     catalog = Catalog(config.database_url, retention)
-    worker = Worker(config, consumer, catalog, alerts.look_at)
+    worker = Worker(config, consumer, catalog, alert_log.look_at)
     idle = 0
     gathering = 0.0
     is_retired = False
@@ -283,7 +294,7 @@ def run_worker(config: Config) -> None:
             is_retired = True
         stored = worker.run_once()
         if stored is None:
-            alerts.flush()
+            alert_log.flush()
             return False
         full = stored.events * 2 > worker.limit_events
         gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
@@ -309,12 +320,16 @@ def run_worker(config: Config) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """A loop of the keeper. Of many keepers, the one that holds the advisory lock runs it; `pause` as in run_loop."""
+    """A loop of the keeper. Of many keepers, the one that holds the advisory lock runs it; `pause` as in run_loop.
+
+    `lead` is called whenever this keeper has become the leader.
+    """
 
     name: str
     lock: int
     run_once: Callable[[], bool]
     pause: Callable[[bool], float]
+    lead: Callable[[], None] = lambda: None
 
 
 def run_keeper(config: Config) -> None:
@@ -323,6 +338,9 @@ def run_keeper(config: Config) -> None:
     dispatcher = Dispatcher(config)
     partitioner = Partitioner(config)
     consumer = make_consumer(config)
+    book = RuleBook(config.rules)
+    book.read()
+    evaluator = Evaluator(config, book, Recorder(make_producer(config)))
 
     def compact() -> bool:
         consumer.tidy()
@@ -330,10 +348,18 @@ def run_keeper(config: Config) -> None:
 
     loops = [
         _Loop("compactor", COMPACTOR_LOCK, compact, lambda busy: 0.05 if busy else config.compact_interval_seconds),
+        _Loop(
+            "evaluator",
+            EVALUATOR_LOCK,
+            lambda: evaluator.run_once(evaluator.now()),
+            lambda _: evaluator.wait_seconds(),
+            evaluator.forget,
+        ),
         _Loop("dispatcher", DISPATCHER_LOCK, dispatcher.run_once, dispatcher.pause),
         _Loop("partitioner", PARTITIONER_LOCK, partitioner.run_once, lambda _: _PARTITIONER_SECONDS),
     ]
     with _loop_of(config) as (stop, pulse, hangup):
+        hangup.on_signal(book.ask)
         hangup.on_signal(dispatcher.reload)
         pulses = [Pulse() for _ in loops]
         threads = [
@@ -348,8 +374,10 @@ def run_keeper(config: Config) -> None:
         for thread in threads:
             thread.join()
         dispatcher.close(config.grace_seconds * _FAREWELL_SHARE)
+    evaluator.close()
 
 
 def _lead(config: Config, loop: _Loop, stop: Stop, pulse: Pulse) -> None:
-    leadership = Leadership(config.database_url, loop.lock)
+    leadership = Leadership(config.database_url, loop.lock, loop.lead)
     run_loop(loop.name, lambda: leadership.held() and loop.run_once(), stop, loop.pause, pulse)
+    leadership.close()

@@ -5,6 +5,7 @@ and an unknown `MODELMETER_` name gets a «did you mean».
 """
 
 import difflib
+import glob
 import os
 from pathlib import Path
 
@@ -41,14 +42,15 @@ class Config(BaseSettings):
     )
     queue: str = Field("postgres:", description="The queue's URL. postgres: is the same database.")
     rules: Path | None = Field(
-        None, description="Rules file (YAML, Prometheus' format). Without one: prediction_accuracy < 0.3."
+        None,
+        description="Rules file (YAML, Prometheus' format), a directory of such, or a pattern like rules/*.yml. "
+        "Without one: prediction_accuracy < 0.3.",
     )
     notifications: Path | None = Field(
         None,
         description="Notifications file (YAML, Alertmanager's form): who is told of which alert, and how. "
         "Without one: ALERT lines.",
     )
-    external_url: str = Field("", description="Address of this server for people, as it stands in notifications.")
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
     metrics_port: int = Field(
@@ -128,6 +130,20 @@ class Config(BaseSettings):
         20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
     )
 
+    evaluation_interval_seconds: float = Field(
+        15, ge=1, description="How often a group of rules is evaluated that says no interval of its own."
+    )
+    catch_up_limit_seconds: float = Field(
+        3600, ge=0, description="How far back windows that no keeper has evaluated are made up for."
+    )
+    silence_horizon_seconds: float = Field(
+        86_400, ge=60, description="no_data: alert means a series that had events within this time, and has none now."
+    )
+    rule_group_limit: int = Field(1000, ge=1, description="Groups of rules that may be made over HTTP.")
+    external_url: str = Field(
+        "", description="Where people reach modelmeter; for links in annotations and notifications."
+    )
+
     notification_timeout_seconds: float = Field(
         15, gt=0, le=600, description="How long a destination may take to answer."
     )
@@ -146,10 +162,17 @@ class Config(BaseSettings):
     notification_history_limit: int = Field(1_000_000, ge=1, description="Lines of the history of messages.")
     silence_limit: int = Field(10_000, ge=1, description="Silences that are not over.")
 
-    @field_validator("rules", "notifications")
+    @field_validator("notifications")
     @classmethod
-    def _files_exist(cls, value: Path | None) -> Path | None:
+    def _file_exists(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @field_validator("rules")
+    @classmethod
+    def _rules_exist(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir() and not value.is_file() and not glob.has_magic(str(value)):
             raise ValueError(f"there is no file {value}")
         return value
 

@@ -90,11 +90,13 @@ def worker(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules =
     run_worker(settings(database_url=database_url, queue=queue, rules=rules))
 
 
-def keeper(database_url: DatabaseUrl = None, queue: Queue = None, notifications: Notifications = None) -> None:
-    """Only the keeper: compaction, retention, tidying, notifications. One works at a time; a second one stands by."""
+def keeper(
+    database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules = None, notifications: Notifications = None
+) -> None:
+    """Only the keeper: rules, notifications, compaction, retention, tidying. One works at a time; others stand by."""
     from modelmeter.app import run_keeper  # noqa: PLC0415
 
-    run_keeper(settings(database_url=database_url, queue=queue, notifications=notifications))
+    run_keeper(settings(database_url=database_url, queue=queue, rules=rules, notifications=notifications))
 
 
 def migrate(

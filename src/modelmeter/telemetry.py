@@ -8,6 +8,9 @@ REQUESTS_REFUSED = Counter("modelmeter_requests_refused", "Requests to ingest re
 INGEST_BUFFER_BYTES = Gauge("modelmeter_ingest_buffer_bytes", "Bodies in hand at the API.", multiprocess_mode="livesum")
 STREAMS = Gauge("modelmeter_streams", "Streams in the database.", multiprocess_mode="mostrecent")
 METRICS = Gauge("modelmeter_metrics", "Metric names in the database.", multiprocess_mode="mostrecent")
+BASELINES = Gauge(
+    "modelmeter_baselines", "Baselines in the database, when last asked for.", multiprocess_mode="mostrecent"
+)
 QUEUE_MESSAGES = Gauge("modelmeter_queue_messages", "Messages that wait.", multiprocess_mode="mostrecent")
 QUEUE_EVENTS = Gauge("modelmeter_queue_events", "Events that wait.", multiprocess_mode="mostrecent")
 QUEUE_BYTES = Gauge("modelmeter_queue_bytes", "Packed bytes that wait.", multiprocess_mode="mostrecent")

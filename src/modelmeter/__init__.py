@@ -19,7 +19,7 @@ routing      where an alert goes; grouping: when its group tells; silence, inhib
 courier      sends messages, each destination in threads of its own
 notify/      destinations, and the file that names them
 store/       Postgres: the only place that knows SQL
-web/         stats, events, comparisons, alerts, health
+web/         stats, events, comparisons, alerts, health; web/dashboard the pages
 """
 
 __version__ = "0.1.0"

@@ -58,6 +58,8 @@ from modelmeter.web import (
     silences,
     stats,
 )
+from modelmeter.web.closing import Closing
+from modelmeter.web.dashboard import router as dashboard
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.path import as_sent
@@ -154,8 +156,8 @@ def retry_dead_letters(config: Config, ids: Sequence[int] | None) -> int:
     return asyncio.run(retry())
 
 
-def make_api(config: Config) -> ASGIApp:
-    """The ASGI application."""
+def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
+    """The ASGI application. `closing` is how its server says that streams must end."""
     producer = make_producer(config)
     ingester = Ingester(producer)
     gate = Gate(config, producer, needs_database=isinstance(parse(config.queue), PostgresUrl))
@@ -194,6 +196,7 @@ def make_api(config: Config) -> ASGIApp:
     api.include_router(alerts.make_router(alert_reader))
     api.include_router(rules.make_router(alert_reader, Trial(config, reader)))
     api.include_router(health.make_router(gate))
+    api.include_router(dashboard.make_router(config, reader, closing or Closing()))
     events.describe_ingest(api)
     ingest = Ingest(config, gate, ingester)
 
@@ -216,9 +219,10 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
     if listener is None:
         listener = listen(config.host, config.port)
         print(f"modelmeter listens on {url_of(listener)}", flush=True)
+    closing = Closing()
     server = _Server(
         uvicorn.Config(
-            make_api(config),
+            make_api(config, closing),
             host=config.host,
             port=config.port,
             loop="uvloop",
@@ -232,7 +236,8 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             server_header=False,
             proxy_headers=False,
             ws="none",
-        )
+        ),
+        closing,
     )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what it reads from files it looks at anew by itself
     # uvicorn ends by raising the signal that stopped it; all was answered by then, so that is no failure.
@@ -245,8 +250,13 @@ class _Server(uvicorn.Server):
     """uvicorn, with a farewell: for a moment each answer says that the connection closes, before idle ones are cut.
 
     A client that is busy is so never cut between its request and the answer, as it would be by closing at once a
-    connection that only looks idle because its next request is still on the way.
+    connection that only looks idle because its next request is still on the way. Streams that
+    have no end are told to end first.
     """
+
+    def __init__(self, config: uvicorn.Config, closing: Closing) -> None:
+        super().__init__(config)
+        self._closing = closing
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -254,6 +264,7 @@ class _Server(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        self._closing.begin()
         await asyncio.sleep(_FAREWELL_SECONDS)
         await super().shutdown(sockets)
 

@@ -26,6 +26,17 @@ def default_data_dir() -> Path:
     return Path(base) / "modelmeter"
 
 
+def read_units(text: str) -> dict[str, str]:
+    """`inference_time=ms,cost=USD` to metric and unit. ValueError when it is not of that form."""
+    found: dict[str, str] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        metric, equals, unit = (one.strip() for one in part.partition("="))
+        if not (metric and equals and unit):
+            raise ValueError(f"{part!r} is no metric and unit; write them like inference_time=ms,cost=USD")
+        found[metric] = unit
+    return found
+
+
 class Config(BaseSettings):
     """The settings of one process."""
 
@@ -130,6 +141,14 @@ class Config(BaseSettings):
         20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
     )
 
+    live_limit_listeners: int = Field(
+        200, ge=0, description="Pages of the dashboard that one API process keeps fresh; beyond it, 429."
+    )
+    units: str = Field(
+        "",
+        description="What metrics are measured in, for the dashboard: inference_time=ms,cost=USD. "
+        "Without it the name tells: latency_seconds.",
+    )
     evaluation_interval_seconds: float = Field(
         15, ge=1, description="How often a group of rules is evaluated that says no interval of its own."
     )
@@ -167,6 +186,12 @@ class Config(BaseSettings):
     def _file_exists(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
+        return value
+
+    @field_validator("units")
+    @classmethod
+    def _units_can_be_read(cls, value: str) -> str:
+        read_units(value)
         return value
 
     @field_validator("rules")

@@ -8,6 +8,9 @@ REQUESTS_REFUSED = Counter("modelmeter_requests_refused", "Requests to ingest re
 INGEST_BUFFER_BYTES = Gauge("modelmeter_ingest_buffer_bytes", "Bodies in hand at the API.", multiprocess_mode="livesum")
 STREAMS = Gauge("modelmeter_streams", "Streams in the database.", multiprocess_mode="mostrecent")
 METRICS = Gauge("modelmeter_metrics", "Metric names in the database.", multiprocess_mode="mostrecent")
+BASELINES = Gauge(
+    "modelmeter_baselines", "Baselines in the database, when last asked for.", multiprocess_mode="mostrecent"
+)
 QUEUE_MESSAGES = Gauge("modelmeter_queue_messages", "Messages that wait.", multiprocess_mode="mostrecent")
 QUEUE_EVENTS = Gauge("modelmeter_queue_events", "Events that wait.", multiprocess_mode="mostrecent")
 QUEUE_BYTES = Gauge("modelmeter_queue_bytes", "Packed bytes that wait.", multiprocess_mode="mostrecent")
@@ -40,6 +43,7 @@ EVENTS_WITHOUT_RAW = Counter(
     "modelmeter_events_without_raw", "Events stored in rollups only: their raw form is retired."
 )
 ALERT_LINES_SUPPRESSED = Counter("modelmeter_alert_lines_suppressed", "ALERT lines over the limit.", ["rule"])
+LIVE_LISTENERS = Gauge("modelmeter_live_listeners", "Pages that listen for what is new.", multiprocess_mode="livesum")
 RULES = Gauge("modelmeter_rules", "Rules in use that are evaluated on intervals.", multiprocess_mode="mostrecent")
 RULES_OK = Gauge(
     "modelmeter_rules_ok", "1 when the newest rules are in use, 0 when they were refused.", multiprocess_mode="livemin"

@@ -20,6 +20,7 @@ from modelmeter import __version__, significance, telemetry
 from modelmeter.compactor import Compactor
 from modelmeter.comparer import Comparer
 from modelmeter.config import Config
+from modelmeter.corrector import Corrector
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.ingester import Ingester
 from modelmeter.notify.log import AlertLog
@@ -38,7 +39,7 @@ from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import baselines, compare, events, health, prometheus, stats
+from modelmeter.web import baselines, compare, corrections, events, health, prometheus, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.path import as_sent
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 
 COMPACTOR_LOCK = 0x6D6D_0010
 PARTITIONER_LOCK = 0x6D6D_0013
+CORRECTOR_LOCK = 0x6D6D_0023
+_CORRECTOR_SECONDS = 5
 _PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -160,13 +163,15 @@ def make_api(config: Config) -> ASGIApp:
     api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader, Limits.of(config)))
     api.include_router(events.make_router(reader))
+    corrector = Corrector(config, read_retention(config))
+    api.include_router(corrections.make_router(corrector))
     sides = SideReader(config, reader)
     api.include_router(compare.make_router(Comparer(config, sides)))
     api.include_router(baselines.make_router(Pinner(config, sides)))
     api.include_router(prometheus.make_router(config, reader))
     api.include_router(health.make_router(gate))
     events.describe_ingest(api)
-    ingest = Ingest(config, gate, ingester)
+    ingest = Ingest(config, gate, ingester, corrector)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         # The hot path goes before all of FastAPI's layers.
@@ -300,6 +305,7 @@ class _Loop:
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
+    corrector = Corrector(config, read_retention(config))
     partitioner = Partitioner(config)
     consumer = make_consumer(config)
 
@@ -309,6 +315,7 @@ def run_keeper(config: Config) -> None:
 
     loops = [
         _Loop("compactor", COMPACTOR_LOCK, compact, lambda busy: 0.05 if busy else config.compact_interval_seconds),
+        _Loop("corrector", CORRECTOR_LOCK, corrector.run_once, lambda _: _CORRECTOR_SECONDS),
         _Loop("partitioner", PARTITIONER_LOCK, partitioner.run_once, lambda _: _PARTITIONER_SECONDS),
     ]
     with _loop_of(config) as (stop, pulse):

@@ -21,9 +21,12 @@ from modelmeter.alert_reader import AlertReader
 from modelmeter.compactor import Compactor
 from modelmeter.comparer import Comparer
 from modelmeter.config import Config
+from modelmeter.corrector import Corrector
+from modelmeter.dispatcher import Dispatcher
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.evaluator import Evaluator
 from modelmeter.ingester import Ingester
+from modelmeter.notify.current import CurrentNotifications
 from modelmeter.notify.log import AlertLog
 from modelmeter.partitioner import Partitioner, retire_now
 from modelmeter.pinner import Pinner
@@ -36,14 +39,29 @@ from modelmeter.retention import read_retention
 from modelmeter.rule import DEFAULT_RULES, read_rules
 from modelmeter.rule_book import RuleBook
 from modelmeter.rule_trial import Trial
-from modelmeter.runner import Leadership, Pulse, Stop, run_loop
+from modelmeter.runner import Hangup, Leadership, Pulse, Stop, run_loop
 from modelmeter.side_reader import SideReader
 from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import alerts, baselines, compare, events, health, prometheus, rules, stats
+from modelmeter.web import (
+    alertmanager,
+    alerts,
+    baselines,
+    compare,
+    corrections,
+    events,
+    health,
+    notifications,
+    prometheus,
+    rules,
+    silences,
+    stats,
+)
+from modelmeter.web.closing import Closing
+from modelmeter.web.dashboard import router as dashboard
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.path import as_sent
@@ -54,10 +72,15 @@ from modelmeter.worker import Worker
 log = logging.getLogger(__name__)
 
 COMPACTOR_LOCK = 0x6D6D_0010
+DISPATCHER_LOCK = 0x6D6D_0012
 EVALUATOR_LOCK = 0x6D6D_0011
 PARTITIONER_LOCK = 0x6D6D_0013
+CORRECTOR_LOCK = 0x6D6D_0023
+_CORRECTOR_SECONDS = 5
 _PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
+_WARM_SECONDS = 1.0
+_FAREWELL_SHARE = 0.2  # of the grace, for messages under way
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -138,22 +161,29 @@ def retry_dead_letters(config: Config, ids: Sequence[int] | None) -> int:
     return asyncio.run(retry())
 
 
-def make_api(config: Config) -> ASGIApp:
-    """The ASGI application."""
+async def _warm() -> None:
+    """Import SciPy before the first comparison needs it, but not while the start is waited for."""
+    await asyncio.sleep(_WARM_SECONDS)
+    await asyncio.to_thread(significance.warm)
+
+
+def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
+    """The ASGI application. `closing` is how its server says that streams must end."""
     producer = make_producer(config)
     ingester = Ingester(producer)
     gate = Gate(config, producer, needs_database=isinstance(parse(config.queue), PostgresUrl))
     reader = Reader(config.database_url)
+    current = CurrentNotifications(config)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        warming = threading.Thread(target=significance.warm, name="warm")  # so that no first question waits for it
-        warming.start()
         watching = asyncio.create_task(gate.watch(lambda: config.database_url))
+        warming = asyncio.create_task(_warm())
         yield
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        for task in (watching, warming):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await ingester.drain()
         await producer.close()
         reader.close()
@@ -166,16 +196,22 @@ def make_api(config: Config) -> ASGIApp:
     api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader, Limits.of(config)))
     api.include_router(events.make_router(reader))
+    corrector = Corrector(config, read_retention(config))
+    api.include_router(corrections.make_router(corrector))
     sides = SideReader(config, reader)
     api.include_router(compare.make_router(Comparer(config, sides)))
     api.include_router(baselines.make_router(Pinner(config, sides)))
     api.include_router(prometheus.make_router(config, reader))
+    api.include_router(silences.make_router(config))
+    api.include_router(notifications.make_router(config, current))
+    api.include_router(alertmanager.make_router(config, current))
     alert_reader = AlertReader(config, reader)
     api.include_router(alerts.make_router(alert_reader))
     api.include_router(rules.make_router(alert_reader, Trial(config, reader)))
     api.include_router(health.make_router(gate))
+    api.include_router(dashboard.make_router(config, reader, closing or Closing()))
     events.describe_ingest(api)
-    ingest = Ingest(config, gate, ingester)
+    ingest = Ingest(config, gate, ingester, corrector)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         # The hot path goes before all of FastAPI's layers.
@@ -196,9 +232,10 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
     if listener is None:
         listener = listen(config.host, config.port)
         print(f"modelmeter listens on {url_of(listener)}", flush=True)
+    closing = Closing()
     server = _Server(
         uvicorn.Config(
-            make_api(config),
+            make_api(config, closing),
             host=config.host,
             port=config.port,
             loop="uvloop",
@@ -212,8 +249,10 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             server_header=False,
             proxy_headers=False,
             ws="none",
-        )
+        ),
+        closing,
     )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what it reads from files it looks at anew by itself
     # uvicorn ends by raising the signal that stopped it; all was answered by then, so that is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
@@ -224,8 +263,13 @@ class _Server(uvicorn.Server):
     """uvicorn, with a farewell: for a moment each answer says that the connection closes, before idle ones are cut.
 
     A client that is busy is so never cut between its request and the answer, as it would be by closing at once a
-    connection that only looks idle because its next request is still on the way.
+    connection that only looks idle because its next request is still on the way. Streams that
+    have no end are told to end first.
     """
+
+    def __init__(self, config: uvicorn.Config, closing: Closing) -> None:
+        super().__init__(config)
+        self._closing = closing
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -233,15 +277,17 @@ class _Server(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        self._closing.begin()
         await asyncio.sleep(_FAREWELL_SECONDS)
         await super().shutdown(sockets)
 
 
 @contextlib.contextmanager
-def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
+def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse, Hangup]]:
     """What a process that is one loop needs: it stops at a signal, tells how it is, and waits for the schema."""
-    stop, pulse = Stop(), Pulse()
+    stop, pulse, hangup = Stop(), Pulse(), Hangup()
     stop.install()
+    hangup.install()
     with contextlib.ExitStack() as stack:
         if config.metrics_port:
             stack.enter_context(probes(config.host, config.metrics_port, pulse.trouble))
@@ -251,7 +297,7 @@ def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
             return stop.wait(seconds)
 
         wait_for_schema(config.database_url, is_over)
-        yield stop, pulse
+        yield stop, pulse, hangup
 
 
 def run_worker(config: Config) -> None:
@@ -290,7 +336,7 @@ def run_worker(config: Config) -> None:
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
         return gathering if busy else _IDLE_SECONDS[idle]
 
-    with _loop_of(config) as (stop, pulse):
+    with _loop_of(config) as (stop, pulse, _):
         run_loop("worker", run_once, stop, pause, pulse)
     consumer.close()
     catalog.close()
@@ -313,6 +359,8 @@ class _Loop:
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
+    corrector = Corrector(config, read_retention(config))
+    dispatcher = Dispatcher(config)
     partitioner = Partitioner(config)
     consumer = make_consumer(config)
     book = RuleBook(config.rules)
@@ -325,6 +373,7 @@ def run_keeper(config: Config) -> None:
 
     loops = [
         _Loop("compactor", COMPACTOR_LOCK, compact, lambda busy: 0.05 if busy else config.compact_interval_seconds),
+        _Loop("corrector", CORRECTOR_LOCK, corrector.run_once, lambda _: _CORRECTOR_SECONDS),
         _Loop(
             "evaluator",
             EVALUATOR_LOCK,
@@ -332,10 +381,12 @@ def run_keeper(config: Config) -> None:
             lambda _: evaluator.wait_seconds(),
             evaluator.forget,
         ),
+        _Loop("dispatcher", DISPATCHER_LOCK, dispatcher.run_once, dispatcher.pause),
         _Loop("partitioner", PARTITIONER_LOCK, partitioner.run_once, lambda _: _PARTITIONER_SECONDS),
     ]
-    signal.signal(signal.SIGHUP, lambda *_: book.ask())
-    with _loop_of(config) as (stop, pulse):
+    with _loop_of(config) as (stop, pulse, hangup):
+        hangup.on_signal(book.ask)
+        hangup.on_signal(dispatcher.reload)
         pulses = [Pulse() for _ in loops]
         threads = [
             threading.Thread(target=_lead, args=(config, loop, stop, its_pulse), name=loop.name)
@@ -348,6 +399,7 @@ def run_keeper(config: Config) -> None:
                 pulse.beat()
         for thread in threads:
             thread.join()
+        dispatcher.close(config.grace_seconds * _FAREWELL_SHARE)
     evaluator.close()
 
 

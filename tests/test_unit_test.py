@@ -81,7 +81,7 @@ def test_random_histories_have_the_alerts_that_promtool_finds(tmp_path: Path) ->
     print(f"MODELMETER_TEST_SEED={seed}")
     dice = random.Random(seed)
     # 61 s, and none at 0: no sample on the border of a range, which Prometheus 2 counts in and 3 does not.
-    tests = [found_by_us({"interval": "61s", "input_series": random_series(dice)}, STATES, 30) for _ in range(25)]
+    tests = [found_by_us({"interval": "61s", "input_series": random_series(dice)}, STATES, 30) for _ in range(10)]
     alerts = [check for test in tests for check in test["alert_rule_test"] if check["exp_alerts"]]
     assert {check["alertname"] for check in alerts} == set(STATES)
     path = write(tmp_path / "test.yml", tests)
@@ -89,7 +89,7 @@ def test_random_histories_have_the_alerts_that_promtool_finds(tmp_path: Path) ->
     assert agreed, said[:4000]
     assert run_file(path, "ok").failures == []
     # And when something else is expected, both say so.
-    for check in dice.sample(alerts, 5):
+    for check in dice.sample(alerts, 2):
         kept = check["exp_alerts"]
         check["exp_alerts"] = kept[1:]
         path = write(tmp_path / "wrong.yml", tests)

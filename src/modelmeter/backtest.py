@@ -104,7 +104,7 @@ class _Counts:
                 if all(found.get(name, value) == value for name, value in labels):
                     total = total + counts
             return total
-        parts = [found for part in coverage.parts if (found := self._count(part, labels)) is not None]
+        parts = [its for part in coverage.parts if (its := self._count(part, labels)) is not None]
         if not parts:
             return None
         joined = np.stack(parts)
@@ -142,9 +142,7 @@ class _Past:
     values: np.ndarray
 
 
-def record_past(
-    rule: RecordingRule, start: int, end: int, width: int, source: RecordedSource, limits: Limits
-) -> None:
+def record_past(rule: RecordingRule, start: int, end: int, width: int, source: RecordedSource, limits: Limits) -> None:
     """What a recording rule would have written goes into the source, for the rules after it."""
     times = np.arange(start, end + 1, width, dtype=np.int64)
     matrix = _matrix(rule.expression, times, width, source, limits)
@@ -250,5 +248,3 @@ def _labelled(
         labels = make_labels({**base, **added, ALERT_NAME: rule.name})
         found.setdefault(labels, np.zeros(present.size, bool))[at] = True
     return list(found.items())
-
-

@@ -15,7 +15,7 @@ from modelmeter.promql import Limits, QueryFailed, Source, evaluate_expression, 
 from modelmeter.promql.expression import Expression
 from modelmeter.promql.labels import METRIC_NAME, Labels, drop, make_labels
 from modelmeter.promql.value import Vector
-from modelmeter.rule.coverage import Counts, Coverage, Read, count_behind, coverage_of
+from modelmeter.rule.coverage import Counts, Coverage, Read, count_behind
 from modelmeter.rule.group import AlertRule, RecordingRule
 from modelmeter.rule.shape import shape_of
 from modelmeter.template import Sample, Scope
@@ -137,7 +137,7 @@ class _Found:
 def judge(rule: AlertRule, alerts: Alerts, view: View, limit: int = 0) -> Outcome:
     """What becomes of the alerts of a rule. QueryError when there is no result: then nothing changes."""
     own = {*rule.labels, ALERT_NAME}
-    coverage = coverage_of(rule.expression)
+    coverage = rule.coverage
     found = _results(rule, view, coverage, own)
     if limit and len(found) > limit:
         raise QueryFailed(f"exceeded limit of {limit} with {len(found)} alerts")

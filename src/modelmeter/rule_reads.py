@@ -11,7 +11,7 @@ from modelmeter.promql import Limits, QueryTimeout, Source, parse_selector
 from modelmeter.promql.labels import Labels
 from modelmeter.promql.text import to_text
 from modelmeter.reader import Connection
-from modelmeter.rule import AlertRule
+from modelmeter.rule import AlertRule, Rule
 from modelmeter.rule.compare import Baseline, Compare, Versions, expand
 from modelmeter.series import Catalog, SeriesSource
 from modelmeter.shared_source import SharedSource
@@ -37,6 +37,13 @@ class RuleReads:
             self.connection, self.catalog, self.config.query_exact_limit_samples, self.config.query_limit_samples
         )
         self.shared = SharedSource(self.source)
+
+    def expect(self, rules: Sequence[Rule]) -> None:
+        """What these rules will read is read together."""
+        lookback = self.limits().lookback
+        self.shared.streams = len(self.source.find(())[0])
+        for rule in rules:
+            self.shared.expect((one.matchers, one.range_ or lookback) for one in rule.reads)
 
     def view(self, now: int, query_offset: int = 0, source: Source | None = None) -> View:
         """For one group at one time."""

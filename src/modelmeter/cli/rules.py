@@ -91,7 +91,8 @@ def backtest_rules(
     file: Annotated[Path, typer.Argument(help="The rules file: what is to be tried.")],
     since: Annotated[str, typer.Option(help="How far back to begin.")] = "7d",
     step: Annotated[
-        str | None, typer.Option(help="How often rules are evaluated.", show_default="the group's interval, 1m at least")
+        str | None,
+        typer.Option(help="How often rules are evaluated.", show_default="the group's interval, 1m at least"),
     ] = None,
     url: Url = "http://127.0.0.1:8000",
 ) -> None:
@@ -99,7 +100,7 @@ def backtest_rules(
 
     Nothing is kept and nobody is told. Example: modelmeter rules backtest rules.yml --since 7d
     """
-    from modelmeter.cli.server import post  # noqa: PLC0415
+    from modelmeter.cli.server import send  # noqa: PLC0415
     from modelmeter.rule.file import read_text  # noqa: PLC0415
     from modelmeter.window import parse_duration  # noqa: PLC0415
 
@@ -107,7 +108,8 @@ def backtest_rules(
         parse_duration(since)
     except ValueError as error:
         raise WrongSetting(f"since: {error}") from None
-    found = post(url, "/rules/backtest", read_text(file).encode(), start=f"-{since}", step=step)
+    query = {"start": f"-{since}", "step": step}
+    found = send("POST", url, "/rules/backtest", query, content=read_text(file).encode())
     out = Console(width=None if sys.stdout.isatty() else 140, markup=False)
     shown = Table("rule", "labels", "fired", "for", "flaps", "when", title=f"{found['start']} to {found['end']}")
     failures = []

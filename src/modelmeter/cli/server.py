@@ -23,15 +23,21 @@ def get(url: str, path: str, **query: str | None) -> dict[str, Any]:
 
 
 def send(
-    method: str, url: str, path: str, query: Mapping[str, str | None], *, timeout_seconds: float = 3600
+    method: str,
+    url: str,
+    path: str,
+    query: Mapping[str, str | None],
+    *,
+    timeout_seconds: float = 3600,
+    content: bytes | None = None,
 ) -> dict[str, Any]:
-    """A request without a body; the answer's JSON."""
+    """A request, with `content` as its body; the answer's JSON."""
     wanted = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
     address = f"{base_url(url)}{path}" + (f"?{wanted}" if wanted else "")
     if not address.startswith(("http://", "https://")):
         raise WrongSetting(f"url: {url!r} is no http:// or https:// address")
     try:
-        request = urllib.request.Request(address, method=method)  # noqa: S310  checked above
+        request = urllib.request.Request(address, content, method=method)  # noqa: S310  checked above
         with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:  # noqa: S310
             found: dict[str, Any] = json.load(answer)
             return found

@@ -453,8 +453,8 @@ def test_a_warning_is_not_told_while_its_critical_twin_fires_and_is_resolved_aft
             assert told == [("firing", "critical", "A"), ("firing", "warning", "B")]
             evaluator.resolve(it.now, name="A", severity="critical")
             it.step(60)
-            told = [(one["status"], one["labels"]["severity"]) for one in _alerts(box.take())]
-            assert sorted(told) == [("resolved", "critical"), ("resolved", "warning")]
+            resolved = [(one["status"], one["labels"]["severity"]) for one in _alerts(box.take())]
+            assert sorted(resolved) == [("resolved", "critical"), ("resolved", "warning")]
 
 
 def _alerts(requests: Sequence[Request]) -> list[dict[str, Any]]:

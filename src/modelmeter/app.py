@@ -38,7 +38,7 @@ from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import baselines, compare, events, health, prometheus, stats
+from modelmeter.web import baselines, compare, events, health, histogram, prometheus, stats
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.path import as_sent
@@ -159,6 +159,7 @@ def make_api(config: Config) -> ASGIApp:
     api.add_exception_handler(HTTPException, on_http_error)
     api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader, Limits.of(config)))
+    api.include_router(histogram.make_router(reader, Limits.of(config)))
     api.include_router(events.make_router(reader))
     sides = SideReader(config, reader)
     api.include_router(compare.make_router(Comparer(config, sides)))

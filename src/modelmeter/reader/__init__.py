@@ -3,7 +3,7 @@
 One snapshot serves a whole answer. Readers never write.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -18,13 +18,14 @@ from modelmeter.chunk import unpack_floats, unpack_ints
 from modelmeter.errors import Unavailable
 from modelmeter.reader.answer import Answer
 from modelmeter.reader.ask import ask
+from modelmeter.reader.histogram import Histogram, ask_histogram
 from modelmeter.reader.names import SQL, Connection, MetricNames, can_be_stored, find_streams, no_model
 from modelmeter.reader.question import Limits, Question
 from modelmeter.reader.state import catalog_state, state_of
 from modelmeter.rollup import Stats
 from modelmeter.window import DAY, EARLIEST, LATEST, Span, floor, to_datetime, to_micros
 
-__all__ = ["Answer", "Connection", "Event", "Limits", "Model", "Question", "Reader", "Summary"]
+__all__ = ["Answer", "Asked", "Connection", "Event", "Histogram", "Limits", "Model", "Question", "Reader", "Summary"]
 
 _CONNECTIONS = 8
 _HORIZON = floor(LATEST, DAY)  # no event can be later, and the day after it has no name in a calendar
@@ -56,6 +57,24 @@ class Summary:
 
     events: int
     metrics: dict[str, Stats]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question in a snapshot. `state` is the same only if the answers are."""
+
+    state: str
+    _connection: Connection
+    _names: MetricNames
+    _question: Question
+    _limits: Limits
+
+    def answer(self) -> Answer:
+        return ask(self._connection, self._names, self._question, self._limits)
+
+    def histogram(self, bin_limit: int) -> Histogram:
+        """Of the one metric that is asked for."""
+        return ask_histogram(self._connection, self._names, self._question, bin_limit, self._limits)
 
 
 def summary_of(answer: Answer, quantiles: Sequence[float]) -> Summary:
@@ -176,12 +195,12 @@ class Reader:
             return ask(connection, self._metric_names, question, limits or Limits())
 
     @contextmanager
-    def asking(self, question: Question, limits: Limits) -> Iterator[tuple[str, Callable[[], Answer]]]:
+    def asking(self, question: Question, limits: Limits) -> Iterator["Asked"]:
         """The state of what the question is about, and its answer if it is wanted; both of one snapshot."""
         question = replace(question, span=_within_calendar(question.span))
         with self.snapshot() as connection:
             state = state_of(connection, self._metric_names, question)
-            yield state, lambda: ask(connection, self._metric_names, question, limits)
+            yield Asked(state, connection, self._metric_names, question, limits)
 
     def catalog_state(self) -> str:
         """The state of what models() tells, no newer than what it tells afterwards."""

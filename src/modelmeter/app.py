@@ -160,7 +160,7 @@ def make_api(config: Config) -> ASGIApp:
     api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader, Limits.of(config)))
     api.include_router(histogram.make_router(reader, Limits.of(config)))
-    api.include_router(events.make_router(reader))
+    api.include_router(events.make_router(reader, config.export_limit))
     sides = SideReader(config, reader)
     api.include_router(compare.make_router(Comparer(config, sides)))
     api.include_router(baselines.make_router(Pinner(config, sides)))

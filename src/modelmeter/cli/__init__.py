@@ -13,6 +13,7 @@ from modelmeter.cli import processes
 from modelmeter.cli.compare import compare
 from modelmeter.cli.dead_letters import dead_letters
 from modelmeter.cli.drift import drift
+from modelmeter.cli.export import export
 from modelmeter.cli.options import START, UPKEEP
 from modelmeter.cli.queue import queues
 from modelmeter.cli.rules import rules_app
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 processes.add_to(app)
 app.command(rich_help_panel=START)(stats)
+app.command(rich_help_panel=START)(export)
 app.command(rich_help_panel=START)(compare)
 app.command(rich_help_panel=START)(drift)
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel=UPKEEP)

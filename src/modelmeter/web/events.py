@@ -30,7 +30,7 @@ _QUERY = [
 ]
 
 
-def _event(event: Event) -> dict[str, object]:
+def event_json(event: Event) -> dict[str, object]:
     labels = dict(event.labels)
     return {
         NAME: labels.pop(NAME),
@@ -60,7 +60,7 @@ def make_router(reader: Reader, export_limit: int) -> APIRouter:
             question.matchers,
             question.where,
         )
-        response = Response(msgspec.json.encode({"events": [_event(event) for event in found]}), media_type=JSON)
+        response = Response(msgspec.json.encode({"events": [event_json(event) for event in found]}), media_type=JSON)
         response.headers["Server-Timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
         return response
 

@@ -297,7 +297,7 @@ def test_a_histogram_has_this_shape(stocked: Served) -> None:
     assert [(row["start"], sum(row["counts"])) for row in whole["rows"]] == [(f"{DAY}09:00:00Z", 4)]
     table = stocked.client.get(f"/histogram/Mistral?metric=drift&step=1d&{SPAN}&bins=8", headers={"accept": "text/csv"})
     assert table.text.splitlines()[0] == "start,low,high,count"
-    assert len(table.text.splitlines()) == 4
+    assert len(table.text.splitlines()) == 5
 
 
 @pytest.mark.parametrize(

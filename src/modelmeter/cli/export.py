@@ -96,7 +96,7 @@ def _copy(url: str, path: str, form: Form, query: dict[str, str | None], file: I
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[events]}"), DownloadColumn(),
         TransferSpeedColumn(), TimeElapsedColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty(),
     )  # fmt: skip
-    with ask(url, path, _ACCEPT[form], **query) as answer, bar:
+    with ask(url, path, _ACCEPT[form], query) as answer, bar:
         told = answer.headers.get("Modelmeter-Events")
         total = int(told) if told else None
         lines = received = 0

@@ -116,7 +116,7 @@ def stats(
     groups = by or ("version" if name is not None else "name,version")
     path = path_of("stats", name, version)
     if form != Form.TABLE:
-        with ask(url, path, _ACCEPT[form], by=groups, **query) as answer:
+        with ask(url, path, _ACCEPT[form], {"by": groups, **query}) as answer:
             shutil.copyfileobj(answer, sys.stdout.buffer)
         if form == Form.JSON:
             print()

@@ -9,9 +9,13 @@ worker       messages -> chunks + rollups + ledger + event alerts, one transacti
 chunk        Batch -> compressed columns, and back
 rollup       fold a Batch into rollups; merge; stats of a rollup
 sketch       the exponential histogram: add, merge, quantile
+bins         the sketches of many series and windows at once
+condition    `where=`: which events count
 compactor    folds rollup partials and joins small chunks
+comparison   two folded sides: how they differ, and the verdict; drift the same over time
+reader/      answers from what is stored
 store/       Postgres: the only place that knows SQL
-web/         stats, events, alerts, health
+web/         stats, events, comparisons, alerts, health; web/dashboard the pages
 """
 
 __version__ = "0.1.0"

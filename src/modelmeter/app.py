@@ -16,24 +16,36 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from modelmeter import __version__, telemetry
+from modelmeter import __version__, significance, telemetry
+from modelmeter.alert_reader import AlertReader
 from modelmeter.compactor import Compactor
+from modelmeter.comparer import Comparer
 from modelmeter.config import Config
 from modelmeter.errors import ModelmeterError, WrongSetting
+from modelmeter.evaluator import Evaluator
 from modelmeter.ingester import Ingester
 from modelmeter.notify.log import AlertLog
+from modelmeter.partitioner import Partitioner, retire_now
+from modelmeter.pinner import Pinner
 from modelmeter.queue import Backlog, Consumer, Producer, Steward
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
-from modelmeter.reader import Reader
+from modelmeter.reader import Limits, Reader
+from modelmeter.recorder import Recorder
+from modelmeter.retention import read_retention
 from modelmeter.rule import DEFAULT_RULES, read_rules
+from modelmeter.rule_book import RuleBook
+from modelmeter.rule_trial import Trial
 from modelmeter.runner import Leadership, Pulse, Stop, run_loop
+from modelmeter.side_reader import SideReader
 from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import events, health, prometheus, stats
+from modelmeter.web import alerts, baselines, compare, events, health, prometheus, rules, stats
+from modelmeter.web.closing import Closing
+from modelmeter.web.dashboard import router as dashboard
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.path import as_sent
@@ -44,6 +56,9 @@ from modelmeter.worker import Worker
 log = logging.getLogger(__name__)
 
 COMPACTOR_LOCK = 0x6D6D_0010
+EVALUATOR_LOCK = 0x6D6D_0011
+PARTITIONER_LOCK = 0x6D6D_0013
+_PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -125,8 +140,8 @@ def retry_dead_letters(config: Config, ids: Sequence[int] | None) -> int:
     return asyncio.run(retry())
 
 
-def make_api(config: Config) -> ASGIApp:
-    """The ASGI application."""
+def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
+    """The ASGI application. `closing` is how its server says that streams must end."""
     producer = make_producer(config)
     ingester = Ingester(producer)
     gate = Gate(config, producer, needs_database=isinstance(parse(config.queue), PostgresUrl))
@@ -134,6 +149,8 @@ def make_api(config: Config) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warming = threading.Thread(target=significance.warm, name="warm")  # so that no first question waits for it
+        warming.start()
         watching = asyncio.create_task(gate.watch(lambda: config.database_url))
         yield
         watching.cancel()
@@ -149,10 +166,17 @@ def make_api(config: Config) -> ASGIApp:
     api.add_exception_handler(ModelmeterError, on_error)
     api.add_exception_handler(HTTPException, on_http_error)
     api.add_exception_handler(Exception, on_bug)
-    api.include_router(stats.make_router(reader))
+    api.include_router(stats.make_router(reader, Limits.of(config)))
     api.include_router(events.make_router(reader))
+    sides = SideReader(config, reader)
+    api.include_router(compare.make_router(Comparer(config, sides)))
+    api.include_router(baselines.make_router(Pinner(config, sides)))
     api.include_router(prometheus.make_router(config, reader))
+    alert_reader = AlertReader(config, reader)
+    api.include_router(alerts.make_router(alert_reader))
+    api.include_router(rules.make_router(alert_reader, Trial(config, reader)))
     api.include_router(health.make_router(gate))
+    api.include_router(dashboard.make_router(config, reader, closing or Closing()))
     events.describe_ingest(api)
     ingest = Ingest(config, gate, ingester)
 
@@ -175,9 +199,10 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
     if listener is None:
         listener = listen(config.host, config.port)
         print(f"modelmeter listens on {url_of(listener)}", flush=True)
+    closing = Closing()
     server = _Server(
         uvicorn.Config(
-            make_api(config),
+            make_api(config, closing),
             host=config.host,
             port=config.port,
             loop="uvloop",
@@ -191,7 +216,8 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             server_header=False,
             proxy_headers=False,
             ws="none",
-        )
+        ),
+        closing,
     )
     # uvicorn ends by raising the signal that stopped it; all was answered by then, so that is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -203,8 +229,13 @@ class _Server(uvicorn.Server):
     """uvicorn, with a farewell: for a moment each answer says that the connection closes, before idle ones are cut.
 
     A client that is busy is so never cut between its request and the answer, as it would be by closing at once a
-    connection that only looks idle because its next request is still on the way.
+    connection that only looks idle because its next request is still on the way. Streams that
+    have no end are told to end first.
     """
+
+    def __init__(self, config: uvicorn.Config, closing: Closing) -> None:
+        super().__init__(config)
+        self._closing = closing
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -212,6 +243,7 @@ class _Server(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        self._closing.begin()
         await asyncio.sleep(_FAREWELL_SECONDS)
         await super().shutdown(sockets)
 
@@ -235,24 +267,30 @@ def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
 
 def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
-    alerts = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
+    alert_log = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
     consumer = make_consumer(config)
-    catalog = Catalog(config.database_url)
-    worker = Worker(config, consumer, catalog, alerts.look_at)
+    retention = read_retention(config)
+    catalog = Catalog(config.database_url, retention)
+    worker = Worker(config, consumer, catalog, alert_log.look_at)
     idle = 0
     gathering = 0.0
+    is_retired = False
 
     def run_once() -> bool:
-        nonlocal gathering
+        nonlocal gathering, is_retired
+        if not is_retired:  # before the first event: a year of history on the first day makes no year of partitions
+            retire_now(config.database_url, retention)
+            is_retired = True
         stored = worker.run_once()
         if stored is None:
-            alerts.flush()
+            alert_log.flush()
             return False
         full = stored.events * 2 > worker.limit_events
         gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)
         telemetry.DEAD_LETTERS.inc(stored.dead_letters)
+        telemetry.EVENTS_WITHOUT_RAW.inc(stored.without_raw)
         telemetry.BATCH_EVENTS.observe(stored.events)
         telemetry.STORE_SECONDS.observe(stored.seconds)
         telemetry.LAG_SECONDS.observe(stored.lag_seconds)
@@ -271,18 +309,26 @@ def run_worker(config: Config) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """A loop of the keeper. Of many keepers, the one that holds the advisory lock runs it; `pause` as in run_loop."""
+    """A loop of the keeper. Of many keepers, the one that holds the advisory lock runs it; `pause` as in run_loop.
+
+    `lead` is called whenever this keeper has become the leader.
+    """
 
     name: str
     lock: int
     run_once: Callable[[], bool]
     pause: Callable[[bool], float]
+    lead: Callable[[], None] = lambda: None
 
 
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
+    partitioner = Partitioner(config)
     consumer = make_consumer(config)
+    book = RuleBook(config.rules)
+    book.read()
+    evaluator = Evaluator(config, book, Recorder(make_producer(config)))
 
     def compact() -> bool:
         consumer.tidy()
@@ -290,7 +336,16 @@ def run_keeper(config: Config) -> None:
 
     loops = [
         _Loop("compactor", COMPACTOR_LOCK, compact, lambda busy: 0.05 if busy else config.compact_interval_seconds),
+        _Loop(
+            "evaluator",
+            EVALUATOR_LOCK,
+            lambda: evaluator.run_once(evaluator.now()),
+            lambda _: evaluator.wait_seconds(),
+            evaluator.forget,
+        ),
+        _Loop("partitioner", PARTITIONER_LOCK, partitioner.run_once, lambda _: _PARTITIONER_SECONDS),
     ]
+    signal.signal(signal.SIGHUP, lambda *_: book.ask())
     with _loop_of(config) as (stop, pulse):
         pulses = [Pulse() for _ in loops]
         threads = [
@@ -304,8 +359,10 @@ def run_keeper(config: Config) -> None:
                 pulse.beat()
         for thread in threads:
             thread.join()
+    evaluator.close()
 
 
 def _lead(config: Config, loop: _Loop, stop: Stop, pulse: Pulse) -> None:
-    leadership = Leadership(config.database_url, loop.lock)
+    leadership = Leadership(config.database_url, loop.lock, loop.lead)
     run_loop(loop.name, lambda: leadership.held() and loop.run_once(), stop, loop.pause, pulse)
+    leadership.close()

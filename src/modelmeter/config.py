@@ -5,12 +5,14 @@ and an unknown `MODELMETER_` name gets a «did you mean».
 """
 
 import difflib
+import glob
 import os
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from modelmeter.direction import split_patterns
 from modelmeter.errors import WrongSetting
 
 MEBIBYTE = 1024 * 1024
@@ -22,6 +24,17 @@ def default_data_dir() -> Path:
         return Path("/var/lib/modelmeter")
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "modelmeter"
+
+
+def read_units(text: str) -> dict[str, str]:
+    """`inference_time=ms,cost=USD` to metric and unit. ValueError when it is not of that form."""
+    found: dict[str, str] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        metric, equals, unit = (one.strip() for one in part.partition("="))
+        if not (metric and equals and unit):
+            raise ValueError(f"{part!r} is no metric and unit; write them like inference_time=ms,cost=USD")
+        found[metric] = unit
+    return found
 
 
 class Config(BaseSettings):
@@ -40,7 +53,9 @@ class Config(BaseSettings):
     )
     queue: str = Field("postgres:", description="The queue's URL. postgres: is the same database.")
     rules: Path | None = Field(
-        None, description="Rules file (YAML, Prometheus' format). Without one: prediction_accuracy < 0.3."
+        None,
+        description="Rules file (YAML, Prometheus' format), a directory of such, or a pattern like rules/*.yml. "
+        "Without one: prediction_accuracy < 0.3.",
     )
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
@@ -83,18 +98,81 @@ class Config(BaseSettings):
     query_exact_limit_samples: int = Field(
         10_000, ge=0, description="Up to so many samples a quantile over time is exact; beyond, within 1.1 %."
     )
+    higher_is_better: str = Field(
+        "*accuracy*,*precision*,*recall*,f1,f1_*,*_f1,auc,*_auc,*score*,*reward*,*throughput*,bleu*,rouge*",
+        description="Metrics of which more is better, with commas between; `*` stands for any letters.",
+    )
+    lower_is_better: str = Field(
+        "*_time,*_time_*,*latency*,*duration*,*drift*,*error*,*loss,*cost*,*perplexity*,*toxicity*,*hallucination*,"
+        "rmse,mae,mse",
+        description="Metrics of which less is better. It goes before higher_is_better; a name goes before a pattern.",
+    )
+    baseline_limit: int = Field(1_000, ge=1, description="Baselines in the database.")
+    stats_limit_groups: int = Field(10_000, ge=1, description="Groups (`by=`) in one answer of /stats.")
+    stats_limit_points: int = Field(
+        100_000, ge=1, description="Windows (`step=`), groups times windows, and bins times windows, in one answer."
+    )
+    stats_limit_rollups: int = Field(2_000_000, ge=1, description="Rollups that one answer of /stats may read.")
+    stats_limit_samples: int = Field(
+        10_000_000,
+        ge=1,
+        description="Raw samples that one answer may read: `where=`, `exact=true`, a `step` of no whole minutes.",
+    )
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
     ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")
+    retention_raw: str = Field(
+        "30d", description="How long raw events are kept: a duration of days at least, or forever."
+    )
+    retention_1m: str = Field("90d", description="The same for rollups of a minute; never shorter than the finer ones.")
+    retention_1h: str = Field("2y", description="The same for rollups of an hour.")
+    retention_1d: str = Field("forever", description="The same for rollups of a day.")
+    retention_classes: str = Field(
+        "",
+        description="Streams with a retention of their own: a list in YAML or JSON, of name, match, raw, 1m, 1h, 1d.",
+    )
+    retention_history: str = Field("1y", description="How long the history of alerts is kept.")
     alert_lines_per_second: int = Field(
         20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
     )
 
+    live_limit_listeners: int = Field(
+        200, ge=0, description="Pages of the dashboard that one API process keeps fresh; beyond it, 429."
+    )
+    units: str = Field(
+        "",
+        description="What metrics are measured in, for the dashboard: inference_time=ms,cost=USD. "
+        "Without it the name tells: latency_seconds.",
+    )
+    evaluation_interval_seconds: float = Field(
+        15, ge=1, description="How often a group of rules is evaluated that says no interval of its own."
+    )
+    catch_up_limit_seconds: float = Field(
+        3600, ge=0, description="How far back windows that no keeper has evaluated are made up for."
+    )
+    silence_horizon_seconds: float = Field(
+        86_400, ge=60, description="no_data: alert means a series that had events within this time, and has none now."
+    )
+    rule_group_limit: int = Field(1000, ge=1, description="Groups of rules that may be made over HTTP.")
+    external_url: str = Field("", description="Where people reach modelmeter; for links in annotations.")
+
+    @field_validator("units")
+    @classmethod
+    def _units_can_be_read(cls, value: str) -> str:
+        read_units(value)
+        return value
+
     @field_validator("rules")
     @classmethod
     def _rules_exist(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
+        if value is not None and not value.is_dir() and not value.is_file() and not glob.has_magic(str(value)):
             raise ValueError(f"there is no file {value}")
+        return value
+
+    @field_validator("higher_is_better", "lower_is_better")
+    @classmethod
+    def _patterns(cls, value: str) -> str:
+        split_patterns(value)
         return value
 
     @field_validator("log_level")

@@ -30,17 +30,20 @@ class Cover:
     raw: list[Span]
 
 
-def cover(span: Span) -> Cover:
-    """(table, start, end) of whole windows, the coarsest that fit. The minutes that `span` cuts are included whole."""
+def cover(span: Span, coarsest: int = DAY) -> Cover:
+    """(table, start, end) of whole windows, the coarsest that fit, but none coarser than `coarsest`.
+
+    The minutes that `span` cuts are included whole.
+    """
     start, end = floor(span.start, MINUTE), ceil(span.end, MINUTE)
     ranges = [("rollup_partial_1m", start, end)]
     hours = (min(ceil(span.start, HOUR), end), floor(span.end, HOUR))
-    if hours[0] >= hours[1]:
+    if coarsest < HOUR or hours[0] >= hours[1]:
         ranges.append(("rollup_1m", start, end))
         return Cover(ranges, [span])
     ranges += [("rollup_1m", start, hours[0]), ("rollup_1m", hours[1], end), ("rollup_partial_1h", *hours)]
     days = (ceil(hours[0], DAY), floor(hours[1], DAY))
-    if days[0] >= days[1]:
+    if coarsest < DAY or days[0] >= days[1]:
         ranges.append(("rollup_1h", *hours))
     else:
         ranges += [("rollup_1h", hours[0], days[0]), ("rollup_1h", days[1], hours[1]), ("rollup_1d", *days)]
@@ -48,20 +51,25 @@ def cover(span: Span) -> Cover:
     return Cover([one for one in ranges if one[1] < one[2]], [edge for edge in edges if edge.start < edge.end])
 
 
-def fold_span(connection: Connection, streams: list[int], metrics: list[int] | None, span: Span) -> Rollups:
-    """Partials whose merge is the fold of exactly the events in `span`; `metrics` None: of all."""
+def fold_span(
+    connection: Connection, streams: list[int], metrics: list[int] | None, span: Span, step: int = LATEST
+) -> Rollups:
+    """Partials whose merge is the fold of exactly the events in `span`; `metrics` None: of all.
+
+    None of them reaches over a border of a window of `step` (whole minutes): coarsened to it, they are its fold.
+    """
     if span.start >= span.end:
         return rollup.EMPTY
-    plan = cover(span)
+    plan = cover(span, next(width for width in (DAY, HOUR, MINUTE) if step % width == 0))
     rows = read_rollups(connection, plan.ranges, streams, metrics)
-    parts = [fold_raw(connection, streams, metrics, edge, minutely=False) for edge in plan.raw]
+    parts = [fold_raw(connection, streams, metrics, edge, minutely=False, width=step) for edge in plan.raw]
     for minute in sorted({floor(edge, MINUTE) for edge in (span.start, span.end) if edge % MINUTE}):
         # Partials that lie inside the span as a whole need no raw data; those that it cuts through do.
         here = (rows.window == minute) & (rows.last_at < minute + MINUTE)
         inside = (rows.first_at >= span.start) & (rows.last_at < span.end)
         if (here & ~inside).any():
             part = Span(max(minute, span.start), min(minute + MINUTE, span.end))
-            parts.append(fold_raw(connection, streams, metrics, part, minutely=True))
+            parts.append(fold_raw(connection, streams, metrics, part, minutely=True, width=step))
             rows = rollup.select(rows, ~here)
     return rollup.concat([rows, *parts])
 

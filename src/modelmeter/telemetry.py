@@ -33,4 +33,31 @@ LAG_SECONDS = Histogram(
 LOOP_ERRORS = Counter("modelmeter_loop_errors", "Failed runs of a loop.", ["loop"])
 COMPACTED_ROLLUPS = Counter("modelmeter_compacted_rollups", "Rollup partials folded by the compactor.")
 COMPACTED_CHUNKS = Counter("modelmeter_compacted_chunks", "Small chunks joined by the compactor.")
+PARTITIONS_DROPPED = Counter(
+    "modelmeter_partitions_dropped", "Partitions dropped, over their retention.", ["resolution"]
+)
+EVENTS_WITHOUT_RAW = Counter(
+    "modelmeter_events_without_raw", "Events stored in rollups only: their raw form is retired."
+)
 ALERT_LINES_SUPPRESSED = Counter("modelmeter_alert_lines_suppressed", "ALERT lines over the limit.", ["rule"])
+LIVE_LISTENERS = Gauge("modelmeter_live_listeners", "Pages that listen for what is new.", multiprocess_mode="livesum")
+RULES = Gauge("modelmeter_rules", "Rules in use that are evaluated on intervals.", multiprocess_mode="mostrecent")
+RULES_OK = Gauge(
+    "modelmeter_rules_ok", "1 when the newest rules are in use, 0 when they were refused.", multiprocess_mode="livemin"
+)
+ALERTS = Gauge("modelmeter_alerts", "Alerts by state.", ["state"], multiprocess_mode="mostrecent")
+ALERT_TRANSITIONS = Counter("modelmeter_alert_transitions", "Changes of an alert's state.", ["to"])
+EVALUATIONS = Counter("modelmeter_evaluations", "Evaluations of rules.")
+EVALUATION_FAILURES = Counter("modelmeter_evaluation_failures", "Evaluations that gave no result.")
+EVALUATIONS_MISSED = Counter(
+    "modelmeter_evaluations_missed", "Windows of groups that were not evaluated: too many had been missed."
+)
+EVALUATION_SECONDS = Histogram(
+    "modelmeter_evaluation_seconds",
+    "Time of a round: all groups that are due at one time.",
+    buckets=[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+)
+EVALUATION_LAG_SECONDS = Gauge(
+    "modelmeter_evaluation_lag_seconds", "How late the last round ended.", multiprocess_mode="mostrecent"
+)
+SAMPLES_RECORDED = Counter("modelmeter_samples_recorded", "Samples that recording rules have written.")

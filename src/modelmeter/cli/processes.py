@@ -46,6 +46,10 @@ def serve(
     )
     if config.rules:
         read_rules(config.rules)
+    if any(name.startswith("retention_") for name in config.model_fields_set):
+        from modelmeter.retention import read_retention  # noqa: PLC0415
+
+        read_retention(config)
     Supervisor(config).run()
 
 
@@ -70,11 +74,11 @@ def worker(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules =
     run_worker(settings(database_url=database_url, queue=queue, rules=rules))
 
 
-def keeper(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
-    """Only the keeper: compaction and tidying. One works at a time; a second one stands by."""
+def keeper(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules = None) -> None:
+    """Only the keeper: the rules, compaction, partitions, retention, tidying. One works at a time; others stand by."""
     from modelmeter.app import run_keeper  # noqa: PLC0415
 
-    run_keeper(settings(database_url=database_url, queue=queue))
+    run_keeper(settings(database_url=database_url, queue=queue, rules=rules))
 
 
 def migrate(

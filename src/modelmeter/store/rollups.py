@@ -43,14 +43,38 @@ def read_rollups(
 
     Index: the tables' primary keys, rollup_partial_1m_window, rollup_partial_1h_window.
     """
-    if not streams:
+    if not streams or not ranges:
         return rollup.EMPTY
+    return copy_out(connection, _query(SELECTED if with_sketch else _WITHOUT_SKETCH, ranges, streams, metrics))
+
+
+def count_rollups(
+    connection: _Connection,
+    ranges: list[tuple[str, int, int]],
+    streams: list[int],
+    metrics: list[int] | None,
+    limit: int,
+) -> int:
+    """How many rows read_rollups would read, up to `limit`. Index: as there."""
+    if not streams or not ranges:
+        return 0
+    query = sql.SQL("SELECT count(*) FROM ({} LIMIT {}) AS found").format(
+        _query(sql.SQL("1"), ranges, streams, metrics), sql.Literal(limit)
+    )
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return int(str(row[0]))
+
+
+def _query(
+    selected: sql.Composable, ranges: list[tuple[str, int, int]], streams: list[int], metrics: list[int] | None
+) -> sql.Composable:
     parts = []
     for table, start, end in ranges:
         wanted = sql.SQL(
             "SELECT {} FROM modelmeter.{} WHERE stream_id {} AND window_start >= {} AND window_start < {}"
         ).format(
-            SELECTED if with_sketch else _WITHOUT_SKETCH,
+            selected,
             sql.Identifier(table),
             _one_of(streams),
             sql.Literal(to_datetime(start)),
@@ -59,7 +83,7 @@ def read_rollups(
         if metrics is not None:
             wanted += sql.SQL(" AND metric_id {}").format(_one_of(metrics))
         parts.append(wanted)
-    return copy_out(connection, sql.SQL(" UNION ALL ").join(parts)) if parts else rollup.EMPTY
+    return sql.SQL(" UNION ALL ").join(parts)
 
 
 def _one_of(ids: list[int]) -> sql.Composable:

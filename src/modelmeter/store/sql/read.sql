@@ -1,7 +1,8 @@
 -- name: streams
 -- The streams of a model (and version), with some labels. Index: stream_name_version.
 SELECT stream_id, version, labels FROM modelmeter.stream
-WHERE name = %(name)s AND (%(version)s::text IS NULL OR version = %(version)s) AND labels @> %(labels)s::jsonb;
+WHERE (%(name)s::text IS NULL OR name = %(name)s) AND (%(version)s::text IS NULL OR version = %(version)s)
+    AND labels @> %(labels)s::jsonb;
 
 -- name: model_names
 -- For «did you mean». Index: stream_name_version.
@@ -35,6 +36,18 @@ WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at <
     AND minutely = %(minutely)s
 ORDER BY stored_at;
 
+-- name: raw_chunks
+-- The same whether minutely or not, in the order of time. Index: chunk_stream.
+SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
+ORDER BY start_at, stored_at;
+
+-- name: raw_days
+-- How many raw events and samples of a span of whole days there are, by day. Index: chunk_stream.
+SELECT date_trunc('day', start_at, 'UTC'), sum(count)::bigint, sum(count * cardinality(metrics)::bigint)::bigint
+FROM modelmeter.chunk WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(start)s AND start_at < %(end)s
+GROUP BY 1;
+
 -- name: newest_day
 -- When the newest chunk before an instant begins. Index: chunk_stream.
 SELECT max(start_at) FROM modelmeter.chunk
@@ -50,3 +63,41 @@ ORDER BY end_at DESC, stored_at DESC;
 -- The chunk, or the few, at such a place. Index: chunk_stream.
 SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
 WHERE end_at = %s AND stored_at = %s AND stream_id = %s AND start_at = %s;
+
+-- name: state
+-- What is stored of a span in whole hours, as a fingerprint: every row that is written has an xmin of its own, and a
+-- row is never changed in place. Rows that the span cuts through are told. Index: as read_rollups has them.
+SELECT count(*), coalesce(sum(hash_record_extended(ROW(tableoid, xmin, stream_id, metric_id, window_start), 0)), 0)::text,
+    coalesce(bool_or(first_at < %(since)s), false), coalesce(bool_or(last_at >= %(until)s), false)
+FROM (
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_partial_1m
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(start)s AND window_start < %(end)s
+    UNION ALL
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_partial_1h
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(start)s AND window_start < %(end)s
+    UNION ALL
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_1h
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(start)s AND window_start < %(first_day)s
+    UNION ALL
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_1h
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(last_day)s AND window_start < %(end)s
+    UNION ALL
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_1d
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(first_day)s AND window_start < %(last_day)s
+) AS stored
+WHERE last_at >= %(since)s AND first_at < %(until)s;
+
+-- name: catalog_state
+-- The same of all streams and what is not folded yet. Index: none, both tables are small.
+SELECT (SELECT count(*) || ' ' || coalesce(sum(hash_record_extended(ROW(xmin, stream_id), 0)), 0) FROM modelmeter.stream)
+    || ' ' ||
+    (SELECT count(*) || ' ' || coalesce(sum(hash_record_extended(ROW(p.tableoid, p.xmin, stream_id, window_start), 0)), 0)
+    FROM modelmeter.rollup_partial_1m p WHERE metric_id = 0)
+    || ' ' ||
+    (SELECT count(*) || ' ' || coalesce(sum(hash_record_extended(ROW(p.tableoid, p.xmin, stream_id, window_start), 0)), 0)
+    FROM modelmeter.rollup_partial_1h p WHERE metric_id = 0);

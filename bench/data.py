@@ -98,7 +98,8 @@ def influx_lines(frame: pl.DataFrame) -> bytes:
 class BackfillBodies:
     """Arrow bodies with rising timestamps, made by writing new timestamps over those of a ready body.
 
-    Timestamps are multiples of `unit` microseconds. It needs no Polars once it is made, so a forked load generator can use it.
+    Timestamps are multiples of `unit` microseconds.
+    It needs no Polars once it is made, so a forked load generator can use it.
     """
 
     def __init__(self, event_count: int, start: int, end: int, *, per_body: int = 50_000, unit: int = 1) -> None:

@@ -48,6 +48,11 @@ SELECT date_trunc('day', start_at, 'UTC'), sum(count)::bigint, sum(count * cardi
 FROM modelmeter.chunk WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(start)s AND start_at < %(end)s
 GROUP BY 1;
 
+-- name: raw_metrics
+-- Which metrics the chunks of a span have. Index: chunk_stream.
+SELECT DISTINCT unnest(metrics) FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s;
+
 -- name: newest_day
 -- When the newest chunk before an instant begins. Index: chunk_stream.
 SELECT max(start_at) FROM modelmeter.chunk

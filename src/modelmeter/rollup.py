@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmeter import sketch
+from modelmeter import packed, sketch
 
 EVENTS = 0
 
@@ -63,7 +63,7 @@ def concat(parts: Sequence[Rollups]) -> Rollups:
         return parts[0]
     return Rollups(
         **{field: np.concatenate([getattr(part, field) for part in parts]) for field in FIELDS},
-        sketch=[data for part in parts for data in part.sketch],
+        sketch=packed.join([part.sketch for part in parts]),
     )
 
 
@@ -72,7 +72,7 @@ def select(rollups: Rollups, rows: NDArray[np.bool_]) -> Rollups:
     kept = np.flatnonzero(rows)
     return Rollups(
         **{field: getattr(rollups, field)[kept] for field in FIELDS},
-        sketch=[rollups.sketch[row] for row in kept.tolist()],
+        sketch=packed.take(rollups.sketch, kept),
     )
 
 
@@ -202,7 +202,6 @@ def merge(rollups: Rollups, *, by_stream: bool = True, by_window: bool = True) -
         total_sums = np.add.reduceat(sums, starts)
         shifts = sums / counts - np.repeat(total_sums / total_counts, sizes)
         deviations = np.add.reduceat(rollups.deviation[order] + counts * shifts * shifts, starts)
-    sketches = [rollups.sketch[at] for at in order.tolist()]
     return Rollups(
         stream[starts],
         metric[starts],
@@ -215,19 +214,25 @@ def merge(rollups: Rollups, *, by_stream: bool = True, by_window: bool = True) -
         np.minimum.reduceat(rollups.first_at[order], starts),
         rollups.last_at[order][lasts],
         rollups.last[order][lasts],
-        [
-            _merge_sketches(sketches[start : start + size])
-            for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)
-        ],
+        _merge_sketches(packed.take(rollups.sketch, order), starts, sizes),
     )
 
 
-def _merge_sketches(encoded: Sequence[bytes]) -> bytes:
-    """Empty ones (of EVENTS partials) add nothing."""
-    if len(encoded) == 1:
-        return encoded[0]
-    filled = [data for data in encoded if data]
-    return sketch.encode(sketch.merge(sketch.decode(data) for data in filled)) if filled else b""
+def _merge_sketches(sketches: Sequence[bytes], starts: Ints, sizes: Ints) -> Sequence[bytes]:
+    """Those that are alone in their group stay as they are."""
+    together = np.flatnonzero(sizes > 1)
+    if not together.size:
+        return sketches
+    lengths = sizes[together]
+    firsts = np.cumsum(lengths) - lengths
+    rows = np.arange(int(lengths.sum())) + np.repeat(starts[together] - firsts, lengths)
+    merged = packed.merge_groups(packed.take(sketches, rows), firsts)
+    if together.size == starts.size:
+        return merged
+    found = list(packed.take(sketches, starts))
+    for group, data in zip(together.tolist(), merged, strict=True):
+        found[group] = data
+    return found
 
 
 @dataclass(frozen=True, slots=True)

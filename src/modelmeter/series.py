@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmeter import rollup, sketch
+from modelmeter import packed, rollup
 from modelmeter.batch import Labels
 from modelmeter.chunk import unpack_floats, unpack_ints
 from modelmeter.distance import value_of
@@ -201,7 +201,7 @@ class SeriesSource:
             return _Windows.make(rollup.EMPTY, np.zeros_like(ends), np.zeros_like(ends) + 1, 1, streams, metrics)
         ids, names = list(streams), list(metrics)
         ranges = [(table, low, high + width) for table in _TABLES[width]]
-        rows_ = read_rollups(self.connection, ranges, ids, names, with_sketch=with_sketch)
+        rows_ = read_rollups(self.connection, ranges, ids, names, needs=None if with_sketch else tuple(rollup.FIELDS))
         if width == MINUTE:
             scope = {**_scope(ids, Span(low, high + width)), "metrics": names}
             row = self.connection.execute(SQL["count_slow_samples"], scope).fetchone()
@@ -355,7 +355,7 @@ class _Windows:
     def _bins(self) -> tuple[Ints, Ints, Ints]:
         """The row of each count in a sketch, its bin and the count; decoded once."""
         if not self._decoded:
-            self._decoded.append(sketch.decode_many(self.rows.sketch))
+            self._decoded.append(packed.decode_many(self.rows.sketch))
         return self._decoded[0]
 
     @property

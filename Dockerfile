@@ -20,11 +20,14 @@ COPY README.md LICENSE ./
 COPY src src
 RUN python -m pip wheel --quiet --no-deps --wheel-dir dist . \
  && python -m pip --python /opt/modelmeter/bin/python install --quiet --no-deps dist/*.whl
-COPY deploy/image/sbom.py deploy/image/healthcheck.py ./
-RUN /opt/modelmeter/bin/python sbom.py >sbom.cdx.json \
- && cp healthcheck.py /opt/modelmeter/
+COPY deploy/image/rootfs.py deploy/image/sbom.py deploy/image/healthcheck.py ./
+RUN cp healthcheck.py /opt/modelmeter/ \
+ && python rootfs.py /rootfs /opt/modelmeter \
+ && mkdir -p /rootfs/usr/share/sbom \
+ && /opt/modelmeter/bin/python sbom.py /rootfs >/rootfs/usr/share/sbom/modelmeter.cdx.json
 
-FROM ${PYTHON}
+# Python and what it loads; no shell, no package manager. `kubectl debug` brings a shell when one is needed.
+FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="modelmeter" \
@@ -32,9 +35,8 @@ LABEL org.opencontainers.image.title="modelmeter" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /opt/modelmeter /opt/modelmeter
-COPY --from=build /build/sbom.cdx.json /usr/share/sbom/modelmeter.cdx.json
-ENV PATH=/opt/modelmeter/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+COPY --from=build /rootfs /
+ENV PATH=/opt/modelmeter/bin:/usr/local/bin:/usr/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \

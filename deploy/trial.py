@@ -28,10 +28,11 @@ Manifest = dict[str, Any]
 class Trial:
     """One run in one namespace."""
 
-    def __init__(self, image: str, second_image: str, postgres: str) -> None:
+    def __init__(self, image: str, second_image: str, postgres: str, nats: str) -> None:
         self.namespace = f"modelmeter-test-{uuid.uuid4().hex[:6]}"
         self.image = image
         self.second_image = second_image
+        self.nats = nats
         self.failed: list[str] = []
         text = (ROOT / "k8s" / "pipeline.yaml").read_text("utf-8")
         text = text.replace("image: modelmeter:v1", f"image: {image}").replace(
@@ -115,7 +116,7 @@ class Trial:
         time.sleep(2)
         yield result
         time.sleep(2)
-        self.kubectl("exec", name, "--", "touch", "/tmp/stop")  # noqa: S108
+        self.kubectl("exec", name, "--", "python", "-c", "open('/tmp/stop', 'w')")
         self.wait(
             "the load's end",
             lambda: (
@@ -275,16 +276,17 @@ class Trial:
         self.judge(result, undisturbed=False)
 
     def roll(self) -> None:
-        """To the second image and back, under load."""
+        """To the second image and back, under load; when its schema is newer, the first one runs on that."""
         with self.load() as result:
             for image in (self.second_image, self.image):
                 for name in ("api", "worker", "keeper"):
-                    self.kubectl("set", "image", f"deployment/model{name}", f"{name}={image}")
+                    images = [f"{name}={image}", *([f"migrate={image}"] if name == "keeper" else [])]
+                    self.kubectl("set", "image", f"deployment/model{name}", *images)
                 for name in ("api", "worker", "keeper"):
                     self.kubectl("rollout", "status", f"deployment/model{name}", "--timeout=180s")
                 self.all_ready()
-                images = {pod["spec"]["containers"][0]["image"] for pod in self.component("api")}
-                self.claim(f"the API runs {image}", images == {image})
+                running = {pod["spec"]["containers"][0]["image"] for pod in self.component("api")}
+                self.claim(f"the API runs {image}", running == {image})
         self.judge(result, undisturbed=True)
 
     def chart(self) -> None:
@@ -334,6 +336,39 @@ class Trial:
         left = json.loads(self.kubectl("get", kinds, "-o", "json", "-l", label))["items"]
         self.claim("helm uninstall leaves nothing", left == [], [item["metadata"]["name"] for item in left])
 
+    def queue_last(self) -> None:
+        """NATS as the queue, and it comes last: everything waits for it; then events count once through it."""
+        repository, tag = self.image.rsplit(":", 1)
+        small = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+        values = {
+            "image": {"repository": repository, "tag": tag},
+            "database": {"existingSecret": "statsdatabase"},
+            "queue": {"url": "nats://nats:4222/events", "create": True},
+            "migrations": {"mode": "init"},
+            "podDisruptionBudgets": False,
+            "api": {"autoscaling": {"enabled": False}, "replicas": 2, "resources": small},
+            "worker": {"autoscaling": {"enabled": False}, "replicas": 2, "resources": small},
+        }
+        release = "outside"
+        selector = f"app.kubernetes.io/instance={release}"
+        with helm.Config(namespace=self.namespace, kubeconfig_path=os.environ["KUBECONFIG"]) as config:
+            config.install(str(CHART), release, values, timeout=60)
+            api = f"{selector},app.kubernetes.io/component=api"
+            self.wait("the API runs", lambda: len(self.pods(api)) == 2, 30)
+            time.sleep(10)
+            self.claim("without the queue no API is ready", not self.is_ready(api, 2))
+            self.apply(_broker(self.nats))
+            seconds = self.wait("all ready", lambda: self.is_ready(selector, 5), 120)
+            self.claim("all up within 30 s of the queue", seconds <= 30, f"{seconds:.1f} s")
+            with self.load(f"http://{release}-modelmeter-api") as result:
+                for name in ("worker", "api"):
+                    pod = self.pods(f"{selector},app.kubernetes.io/component={name}")[0]["metadata"]["name"]
+                    self.kubectl("delete", "pod", pod, "--wait=true")
+                    self.wait("all ready", lambda: self.is_ready(selector, 5), 120)
+            self.judge(result, undisturbed=True)
+            config.uninstall(release, wait="watcher", timeout=120)
+        self.kubectl("delete", "pod,service", "nats", "--wait=true")
+
     def _of(self, release: str) -> list[Manifest]:
         found: list[Manifest] = json.loads(
             self.kubectl("get", "pods", "-o", "json", "-l", f"app.kubernetes.io/instance={release}")
@@ -345,23 +380,74 @@ class Trial:
         return {pod["spec"]["containers"][0]["image"] for pod in pods}
 
 
+def _broker(image: str) -> list[Manifest]:
+    """One nats-server with JetStream on the pod's own disk, and its Service."""
+    labels = {"test": "nats"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "nats"},
+            "spec": {"selector": labels, "ports": [{"port": 4222}]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "nats", "labels": labels},
+            "spec": {
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 10001,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": "nats",
+                        "image": image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": ["nats-server", "--jetstream", "--store_dir", "/data"],
+                        "securityContext": {
+                            "allowPrivilegeEscalation": False,
+                            "readOnlyRootFilesystem": True,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                        "resources": {
+                            "requests": {"cpu": "100m", "memory": "64Mi"},
+                            "limits": {"cpu": "1", "memory": "512Mi"},
+                        },
+                        "readinessProbe": {"tcpSocket": {"port": 4222}, "periodSeconds": 1},
+                        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                    }
+                ],
+                "volumes": [{"name": "data", "emptyDir": {"sizeLimit": "1Gi"}}],
+            },
+        },
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="script/test-deploy", description=__doc__)
     parser.add_argument("--image", default="modelmeter:v1", help="an image that the cluster has or can pull")
     parser.add_argument("--second-image", default="modelmeter:v2", help="the same or another release under another tag")
     parser.add_argument("--postgres", default="postgres:17")
+    parser.add_argument("--nats", default="nats:2", help="an image with nats-server; without it, --skip queue_last")
+    parser.add_argument("--skip", nargs="+", metavar="STEP", default=[], help="not these steps")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="after the start, only these steps")
     parser.add_argument("--keep", action="store_true", help="leave the namespace, to look at it")
     arguments = parser.parse_args()
     if "KUBECONFIG" not in os.environ:
         parser.error("set KUBECONFIG to the cluster that may be used")
-    trial = Trial(arguments.image, arguments.second_image, arguments.postgres)
-    steps = [trial.run_etl, trial.delete_each_pod, trial.kill_hard, trial.roll, trial.chart]
+    trial = Trial(arguments.image, arguments.second_image, arguments.postgres, arguments.nats)
+    steps = [trial.run_etl, trial.delete_each_pod, trial.kill_hard, trial.roll, trial.chart, trial.queue_last]
     print(f"namespace {trial.namespace}", flush=True)
     try:
         trial.begin()
         for step in [trial.start_in_any_order, *steps]:
-            if step != trial.start_in_any_order and arguments.only and step.__name__ not in arguments.only:
+            if step != trial.start_in_any_order and (
+                step.__name__ in arguments.skip or (arguments.only and step.__name__ not in arguments.only)
+            ):
                 continue
             began = time.monotonic()
             print(f"{step.__name__}: {(step.__doc__ or '').strip()}", flush=True)

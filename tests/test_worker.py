@@ -404,3 +404,20 @@ def test_two_workers_share_what_waits(database_url: str) -> None:
     assert [len(one.payloads), len(other.payloads)] == [2, 2]
     first.close()
     second.close()
+
+
+def test_a_worker_takes_fewer_events_when_they_are_wide_and_more_again_when_they_are_not(database_url: str) -> None:
+    names = [f"metric_{one}" for one in range(400)]
+    wide = [event(NOON + number, labels=None, **dict.fromkeys(names, 1.0)) for number in range(50)]
+    narrow = [event(NOON + number, drift=1) for number in range(50)]
+    with Storing(database_url, claim_limit_memory_bytes=16 << 20) as storing:
+        before = storing.worker.limit_events
+        send(database_url, message_of(*wide))
+        storing.run()
+        least = storing.worker.limit_events
+        assert least * 400 * 8 < 16 << 20
+        assert least < before / 2
+        for _ in range(40):
+            send(database_url, message_of(*narrow))
+            storing.run()
+        assert storing.worker.limit_events > 4 * before

@@ -1,4 +1,5 @@
-"""Make the environment in a directory smaller: tests, C sources and type stubs go, libraries lose their symbol tables.
+"""Make the environment in a directory smaller: tests, C sources, type stubs and the parts of SciPy that nobody
+imports go, libraries lose their symbol tables.
 
 slim.py /opt/modelmeter. What is cut off a library is what only debuggers and linkers read: all behind the last byte
 that the program headers load. The base image has no `strip`.
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 _UNUSED = {".pyi", ".pxd", ".pyx", ".c", ".cpp", ".h", ".hpp", ".a", ".f90"}
+SCIPY = {"special", "_lib", "_external", "constants"}
+"""The packages of SciPy that `scipy.special` needs; a test holds modelmeter's imports to it."""
 _LOAD = 1  # the type of a program header
 
 
@@ -38,14 +41,23 @@ def strip(path: Path) -> int:
         return saved
 
 
+def size_of(folder: Path) -> int:
+    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+
+
 def slim(root: Path) -> int:
     """The bytes saved."""
     saved = 0
+    for scipy in root.glob("lib/python*/site-packages/scipy"):
+        for folder in scipy.iterdir():
+            if folder.is_dir() and folder.name not in SCIPY:
+                saved += size_of(folder)
+                shutil.rmtree(folder)
     for path in sorted(root.rglob("*"), reverse=True):
         if path.is_symlink():
             continue
         if path.is_dir() and path.name in {"tests", "test"} and "site-packages" in path.parts:
-            saved += sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+            saved += size_of(path)
             shutil.rmtree(path)
         elif path.is_file() and (
             path.suffix in _UNUSED or path.name.startswith("_cffi.")  # of zstandard, which has another

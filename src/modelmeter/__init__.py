@@ -10,7 +10,10 @@ chunk        Batch -> compressed columns, and back
 rollup       fold a Batch into rollups; merge; stats of a rollup
 sketch       the exponential histogram: add, merge, quantile
 packed       many stored sketches at once: decode, merge, ranks
+bins         the sketches of many series and windows at once
+condition    `where=`: which events count
 compactor    folds rollup partials and joins small chunks
+reader/      answers from what is stored
 store/       Postgres: the only place that knows SQL
 web/         stats, events, alerts, health
 """

@@ -25,7 +25,7 @@ from modelmeter.notify.log import AlertLog
 from modelmeter.queue import Backlog, Consumer, Producer, Steward
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
-from modelmeter.reader import Reader
+from modelmeter.reader import Limits, Reader
 from modelmeter.rule import DEFAULT_RULES, read_rules
 from modelmeter.runner import Leadership, Pulse, Stop, run_loop
 from modelmeter.store.dead_letters import DeadLetters
@@ -149,7 +149,7 @@ def make_api(config: Config) -> ASGIApp:
     api.add_exception_handler(ModelmeterError, on_error)
     api.add_exception_handler(HTTPException, on_http_error)
     api.add_exception_handler(Exception, on_bug)
-    api.include_router(stats.make_router(reader))
+    api.include_router(stats.make_router(reader, Limits.of(config)))
     api.include_router(events.make_router(reader))
     api.include_router(prometheus.make_router(config, reader))
     api.include_router(health.make_router(gate))
@@ -248,7 +248,7 @@ def run_worker(config: Config) -> None:
         if stored is None:
             alerts.flush()
             return False
-        full = stored.events * 2 > config.claim_limit_events
+        full = stored.events * 2 > worker.limit_events
         gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
         telemetry.EVENTS_STORED.inc(stored.events)
         telemetry.MESSAGES_STORED.inc(stored.messages)

@@ -39,6 +39,12 @@ class Batch:
     def __len__(self) -> int:
         return self.stream.size
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        columns = sum(column.nbytes for column in self.metrics.values())
+        return self.stream.nbytes + self.timestamp.nbytes + columns
+
 
 def concat(batches: Sequence[Batch]) -> Batch:
     """One batch of several that have the same metric names, in their order."""

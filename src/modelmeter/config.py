@@ -63,6 +63,12 @@ class Config(BaseSettings):
     )
     claim_limit_events: int = Field(500_000, ge=1, description="Events that a worker takes at a time.")
     claim_limit_bytes: int = Field(64 * MEBIBYTE, ge=1024, description="Packed bytes that a worker takes at a time.")
+    claim_limit_memory_bytes: int = Field(
+        512 * MEBIBYTE,
+        ge=16 * MEBIBYTE,
+        description="Memory that a worker's claim may take unpacked, with all copies on its way to the database; "
+        "it takes fewer events at a time where they have many metrics.",
+    )
     minutely_rate: float = Field(
         20,
         ge=0,
@@ -76,6 +82,16 @@ class Config(BaseSettings):
     query_limit_series: int = Field(100_000, ge=1, description="Series that a PromQL query may touch.")
     query_exact_limit_samples: int = Field(
         10_000, ge=0, description="Up to so many samples a quantile over time is exact; beyond, within 1.1 %."
+    )
+    stats_limit_groups: int = Field(10_000, ge=1, description="Groups (`by=`) in one answer of /stats.")
+    stats_limit_points: int = Field(
+        100_000, ge=1, description="Windows (`step=`), groups times windows, and bins times windows, in one answer."
+    )
+    stats_limit_rollups: int = Field(2_000_000, ge=1, description="Rollups that one answer of /stats may read.")
+    stats_limit_samples: int = Field(
+        10_000_000,
+        ge=1,
+        description="Raw samples that one answer may read: `where=`, `exact=true`, a `step` of no whole minutes.",
     )
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")

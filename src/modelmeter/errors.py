@@ -6,6 +6,8 @@ ModelmeterError
 │   ├── Unsupported        415: a content type or encoding that is not known
 │   ├── TooLarge           413: over a limit on size
 │   ├── Unprocessable      422: readable, but nothing in it can be kept
+│   ├── Unanswerable       422: a question over a limit, or of what is no longer kept; ask for less
+│   ├── NotAcceptable      406: no answer in the form that is accepted
 │   └── NotFound           404: no such model, metric, rule
 ├── Busy                   429: a limit is reached; try again later
 ├── Unavailable            503: ours and passing (Postgres away, queue away)
@@ -49,6 +51,16 @@ class TooLarge(CallerError):
 class Unprocessable(CallerError):
     status = 422
     title = "Nothing could be kept"
+
+
+class Unanswerable(CallerError):
+    status = 422
+    title = "Cannot be answered"
+
+
+class NotAcceptable(CallerError):
+    status = 406
+    title = "Not acceptable"
 
 
 class NotFound(CallerError):

@@ -7,7 +7,7 @@ Deviations are merged by Chan's formula (Chan, Golub, LeVeque 1979: no cancellat
 Metric id 0 (EVENTS) counts the events themselves: an event need not have every metric.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,9 +100,18 @@ def fold_events(stream: NDArray[np.int32], window: Ints, timestamp: Ints, starts
 
 
 def fold_metric(
-    stream: NDArray[np.int32], metric: int, window: Ints, timestamp: Ints, values: Floats, starts: Ints
+    stream: NDArray[np.int32],
+    metric: int,
+    window: Ints,
+    timestamp: Ints,
+    values: Floats,
+    starts: Ints,
+    needs: Collection[str] | None = None,
 ) -> Rollups:
-    """One partial of `metric` for each group that has a value; shapes as in fold_events, NaN is absent."""
+    """One partial of `metric` for each group that has a value; shapes as in fold_events, NaN is absent.
+
+    `needs` None: whole ones; else the deviation and the sketch only where they are named, zero and empty otherwise.
+    """
     absent = np.isnan(values)
     if absent.any():
         present = np.flatnonzero(~absent)
@@ -120,8 +129,10 @@ def fold_metric(
     counts = ends - starts
     with np.errstate(over="ignore", invalid="ignore"):
         sums = np.add.reduceat(values, starts)
-        distances = values - np.repeat(sums / counts, counts)
-        deviations = np.add.reduceat(distances * distances, starts)
+        deviations = np.zeros(starts.size)
+        if needs is None or "deviation" in needs:
+            distances = values - np.repeat(sums / counts, counts)
+            deviations = np.add.reduceat(distances * distances, starts)
     highs = np.maximum.reduceat(values, starts)
     return Rollups(
         stream[starts],
@@ -135,7 +146,7 @@ def fold_metric(
         timestamp[starts],
         timestamp[ends - 1],
         _lasts(timestamp, values, starts, ends, highs),
-        sketch.encode_groups(values, starts),
+        sketch.encode_groups(values, starts) if needs is None or "sketch" in needs else [b""] * starts.size,
     )
 
 

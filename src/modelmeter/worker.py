@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 
 _NOT_OF_THE_ROWS = (UndefinedTable, UndefinedColumn, UndefinedFunction, InvalidSchemaName, InsufficientPrivilege)
 
+_COPIES = 5
+"""So many times the size of its columns a claim takes at the worst moment: unpacked, joined, sorted, folded, packed."""
+_UNKNOWN_EVENT_BYTES = 1024.0
+
 OnStored = Callable[[Sequence[Batch]], None]
 
 
@@ -59,6 +63,7 @@ class Worker:
         self._catalog = catalog
         self._on_stored = on_stored
         self._shortest_span = int(max(config.freshness_seconds, 0.05) * SECOND)
+        self._event_bytes = _UNKNOWN_EVENT_BYTES
         self._careful = 0  # so many messages are taken one by one, since one of them cannot be stored
 
     def run_once(self) -> Stored | None:
@@ -66,7 +71,7 @@ class Worker:
         limit = 1 if self._careful else 1024
         began = time.monotonic()
         try:
-            claim = self._consumer.claim(self._config.claim_limit_events, self._config.claim_limit_bytes, limit)
+            claim = self._consumer.claim(self.limit_events, self._config.claim_limit_bytes, limit)
         except psycopg.Error:
             self._forget()
             raise
@@ -91,6 +96,19 @@ class Worker:
         self._on_stored(batches)
         stored.seconds = time.monotonic() - began
         return stored
+
+    @property
+    def limit_events(self) -> int:
+        """As many events as fit the memory, going by the size of those that came before; within the setting."""
+        fitting = int(self._config.claim_limit_memory_bytes / (_COPIES * self._event_bytes))
+        return max(min(fitting, self._config.claim_limit_events), 1)
+
+    def _learn_size(self, batches: Sequence[Batch]) -> None:
+        """What events take: larger ones are believed at once, smaller ones by and by."""
+        events = sum(len(batch) for batch in batches)
+        if events:
+            size = sum(batch.nbytes for batch in batches) / events
+            self._event_bytes = max(size, (self._event_bytes * 3 + size) / 4)
 
     def _release(self, claim: Claim) -> None:
         try:
@@ -142,6 +160,7 @@ class Worker:
             twice = its_ids & (known | seen)
             batches += rows_without(message, twice) if twice else message.batches
             seen |= its_ids  # the same id twice in one claim counts once as well
+        self._learn_size(batches)
         chunks: list[Chunk] = []
         partials: dict[str, list[Rollups]] = {"rollup_partial_1m": [], "rollup_partial_1h": []}
         for batch in _by_shape(batches):

@@ -1,5 +1,6 @@
 """Every manifest is valid on every Kubernetes that is supported, and safe to run in a restricted namespace."""
 
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -112,9 +113,12 @@ def test_every_api_drains_before_it_is_killed(source: str) -> None:
         for container in pod["containers"]:
             if container["name"] != "api":
                 continue
-            (_, slept) = container["lifecycle"]["preStop"]["exec"]["command"]
+            command = container["lifecycle"]["preStop"]["exec"]["command"]
+            assert command[:2] == ["python", "-c"], "the image has no other program"
+            slept = re.fullmatch(r"import time; time.sleep\((\d+)\)", command[2])
+            assert slept
             grace = next(one["value"] for one in container["env"] if one["name"] == "MODELMETER_GRACE_SECONDS")
-            assert pod["terminationGracePeriodSeconds"] > int(slept) + int(grace)
+            assert pod["terminationGracePeriodSeconds"] > int(slept[1]) + int(grace)
 
 
 @every_source

@@ -13,7 +13,8 @@ import pytest
 from nats.js import api
 
 from modelmeter.errors import Busy, Unavailable, WrongSetting
-from modelmeter.queue.nats import NatsBroker, NatsProducer, NatsSteward, subject_of
+from modelmeter.queue.nats import NatsBroker, NatsProducer, NatsSteward
+from modelmeter.queue.nats.link import subject_of
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, parse
 from modelmeter.store.dead_letters import DeadLetters

@@ -1,15 +1,13 @@
 """What only the queue in Postgres promises: one transaction with the store, slots that are emptied by TRUNCATE."""
 
 import asyncio
-import statistics
-import time
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from modelmeter.errors import Unavailable
-from modelmeter.store.queue import PostgresConsumer, PostgresProducer
+from modelmeter.store.queue import SQL, PostgresConsumer, PostgresProducer
 from tests.history import count_rows, send_bytes
 
 SLOT_NOW = "(floor(extract(epoch FROM clock_timestamp()) / 30)::bigint %% 4)::smallint"
@@ -164,33 +162,71 @@ def test_an_enqueue_that_is_cancelled_leaves_the_producer_whole(database_url: st
     assert count_rows(database_url, "queue") >= 1
 
 
-def test_a_snapshot_held_open_neither_slows_claims_nor_keeps_pages(
-    database_url: str, consumer: PostgresConsumer, connection: Connection
-) -> None:
-    """What was deleted cannot be vacuumed while anybody's old snapshot stands; claims must not step over it."""
+def pages_of_a_claim(consumer: PostgresConsumer, limit: int) -> int:
+    """Pages that the claim's search touches, from where the consumer's last claim was; it claims nothing."""
+    with psycopg.connect(consumer._conninfo) as connection:
+        plan = connection.execute(
+            b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + SQL["pick"], (consumer._floor, limit)
+        ).fetchone()
+        connection.rollback()
+    assert plan is not None
+    facts = plan[0][0]["Plan"]
+    return int(facts["Shared Hit Blocks"]) + int(facts["Shared Read Blocks"])
+
+
+def pass_through(consumer: PostgresConsumer, connection: Connection, messages: int) -> None:
+    """So many messages are put, claimed and completed, in a slot whose turn to be truncated it is."""
     put_many = (
         "INSERT INTO modelmeter.queue (slot, events, bytes, payload)"
         f" SELECT ({SLOT_NOW} + 2) %% 4, 1, 1, 'x' FROM generate_series(1, %s)"
     )
+    connection.execute(put_many.encode(), (messages,))
+    while (claim := consumer.claim(10**9, 10**9, 100)) is not None:
+        claim.complete()
+
+
+def test_a_snapshot_held_open_neither_slows_claims_nor_keeps_pages(
+    database_url: str, consumer: PostgresConsumer, connection: Connection
+) -> None:
+    """What was deleted cannot be vacuumed while anybody's old snapshot stands; claims must not step over it."""
     with psycopg.connect(database_url) as holder:
         holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         holder.execute("SELECT count(*) FROM modelmeter.ledger")
-        medians = []
+        pages = []
         for _ in range(6):
-            connection.execute(put_many.encode(), (4000,))
-            seconds = []
-            while True:
-                began = time.perf_counter()
-                claim = consumer.claim(10**9, 10**9, 100)
-                if claim is None:
-                    break
-                seconds.append(time.perf_counter() - began)
-                claim.complete()
-            medians.append(statistics.median(seconds))
-        assert min(medians[-2:]) < 3 * medians[0], medians
+            pass_through(consumer, connection, 4000)
+            pages.append(pages_of_a_claim(consumer, 100))
+        assert max(pages) < 2 * pages[0] + 50, pages
         consumer._look_at = 0  # the next look goes from the beginning
         assert consumer.claim(1, 1, 1) is None
         for _ in range(3):  # the slots whose turn it is; the clock may pass an edge in between
             consumer.tidy()
         sizes = [size(connection, slot) for slot in range(4)]
         assert sum(sizes) == 0, sizes
+
+
+def test_a_claim_before_ten_million_events_touches_as_many_pages_as_before_a_few(
+    database_url: str, consumer: PostgresConsumer, connection: Connection
+) -> None:
+    put = (
+        "INSERT INTO modelmeter.queue (slot, events, bytes, payload)"
+        f" SELECT ({SLOT_NOW} + n %% 2) %% 4, 1000, 26000, repeat(md5(n::text), 812)::bytea"
+        " FROM generate_series(1, %s) AS n"
+    )
+    connection.execute(put.encode(), (64,))
+    few = pages_of_a_claim(consumer, 64)
+    connection.execute(put.encode(), (9_936,))
+    row = connection.execute("SELECT sum(events) FROM modelmeter.queue").fetchone()
+    assert row == (10_000_000,)
+    assert pages_of_a_claim(consumer, 64) <= few + 50
+    with psycopg.connect(database_url) as holder:
+        holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM modelmeter.ledger")
+        taken = 0
+        for _ in range(30):
+            claim = consumer.claim(64_000, 10**9, 1024)
+            assert claim is not None
+            taken += len(claim.payloads)
+            claim.complete()
+        assert taken == 30 * 64
+        assert pages_of_a_claim(consumer, 64) <= 2 * few + 300

@@ -1,12 +1,16 @@
 """`modelmeter queue`: the queue itself."""
 
+import logging
+import time
 from typing import Annotated
 
 import typer
 
 from modelmeter.cli.options import DatabaseUrl, DryRun, Queue, settings
 from modelmeter.config import Config
-from modelmeter.errors import WrongSetting
+from modelmeter.errors import Unavailable, WrongSetting
+
+log = logging.getLogger(__name__)
 
 queues = typer.Typer(no_args_is_help=True, help="The queue itself: make it, look at it, empty it.")
 
@@ -22,11 +26,26 @@ def _queue_settings(database_url: str | None, queue: str | None) -> Config:
 
 
 @queues.command("create")
-def create_queue(database_url: DatabaseUrl = None, queue: Queue = None, dry_run: DryRun = False) -> None:
+def create_queue(
+    database_url: DatabaseUrl = None,
+    queue: Queue = None,
+    dry_run: DryRun = False,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for a broker that is away.")] = 0,
+) -> None:
     """Make what the queue needs: the stream, or the topics and subscriptions. What is there already stays."""
     from modelmeter.app import make_steward  # noqa: PLC0415
 
-    lines = make_steward(_queue_settings(database_url, queue)).create(dry_run=dry_run)
+    steward = make_steward(_queue_settings(database_url, queue))
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            lines = steward.create(dry_run=dry_run)
+            break
+        except Unavailable as error:
+            if time.monotonic() >= deadline:
+                raise
+            log.warning("%s; trying again", error.detail)
+            time.sleep(1)
     done = "would make" if dry_run else "made"
     print("\n".join(f"{done} {line}" for line in lines) or "all that the queue needs is there")
 

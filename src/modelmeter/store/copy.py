@@ -6,6 +6,7 @@ from functools import cache
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modelmeter.chunk import Chunk
 from modelmeter.packed import Packed
@@ -22,7 +23,11 @@ TRAILER = b"\xff\xff"
 _INT4_OID, _BYTEA_OID = 23, 17
 
 
+NUMBER = "number"
+"""A column beside those of a rollup: which part of a UNION a row comes from."""
+
 _TYPES = {
+    NUMBER: ">i4",
     "stream": ">i4",
     "metric": ">i4",
     "sum": ">f8",
@@ -67,7 +72,15 @@ def rollup_rows(rollups: Rollups) -> bytes:
 def rollups_of(blocks: Sequence[Buffer], columns: tuple[str, ...] = FIELDS) -> Rollups:
     """The rollups in the messages of a COPY TO of `columns` and the sketch; the other columns are zeros.
 
-    The inverse of rollup_rows. Postgres sends a message a row; other cuts between messages cost time, not more.
+    The inverse of rollup_rows.
+    """
+    return numbered_rollups_of(blocks, columns)[0]
+
+
+def numbered_rollups_of(blocks: Sequence[Buffer], columns: tuple[str, ...]) -> tuple[Rollups, NDArray[np.int64]]:
+    """The same, and the NUMBER of each row; zeros where `columns` lack it.
+
+    Postgres sends a message a row; other cuts between messages cost time, not more.
     """
     row = _rollup_dtype(columns)
     size = row.itemsize
@@ -93,7 +106,8 @@ def rollups_of(blocks: Sequence[Buffer], columns: tuple[str, ...] = FIELDS) -> R
         if name in columns:
             found[name] += POSTGRES_EPOCH
     sketches = Packed(b"".join([one[size:] for one in rows]), np.cumsum(lengths) - lengths, lengths)
-    return Rollups(**found, sketch=sketches)
+    numbers = table[NUMBER].astype(np.int64) if NUMBER in columns else np.zeros(len(rows), np.int64)
+    return Rollups(**found, sketch=sketches), numbers
 
 
 def _rows_of(data: bytes, size: int) -> list[bytes]:

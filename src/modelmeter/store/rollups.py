@@ -9,7 +9,7 @@ from psycopg.pq.abc import PGresult
 
 from modelmeter import rollup
 from modelmeter.rollup import FIELDS, Rollups
-from modelmeter.store.copy import rollups_of
+from modelmeter.store.copy import NUMBER, numbered_rollups_of, rollups_of
 from modelmeter.window import to_datetime
 
 COLUMNS = {
@@ -25,7 +25,12 @@ _Connection = psycopg.Connection[tuple[object, ...]]
 
 
 def copy_out(connection: _Connection, query: sql.Composable, columns: tuple[str, ...] = FIELDS) -> Rollups:
-    """The rows of a query whose columns are `columns` and the sketch, as SELECTED has them.
+    """The rows of a query whose columns are `columns` and the sketch, as SELECTED has them."""
+    return rollups_of(_copy(connection, query), columns)
+
+
+def _copy(connection: _Connection, query: sql.Composable) -> list[memoryview]:
+    """The messages of a COPY.
 
     Straight from libpq: a row costs a third of what it does through psycopg's own copy.
     """
@@ -35,7 +40,8 @@ def copy_out(connection: _Connection, query: sql.Composable, columns: tuple[str,
         begun = pgconn.exec_(statement)
         if begun.status != ExecStatus.COPY_OUT:
             raise _error_of(connection, begun)
-        blocks, next_block = [], pgconn.get_copy_data
+        blocks: list[memoryview] = []
+        next_block = pgconn.get_copy_data
         while True:
             size, block = next_block(0)
             if size <= 0:
@@ -47,7 +53,7 @@ def copy_out(connection: _Connection, query: sql.Composable, columns: tuple[str,
                 failed = ended
         if failed is not None:
             raise _error_of(connection, failed)
-    return rollups_of(blocks, columns)
+    return blocks
 
 
 def _error_of(connection: _Connection, result: PGresult) -> psycopg.Error:
@@ -73,16 +79,65 @@ def read_rollups(
     """
     if not streams or not ranges:
         return rollup.EMPTY
+    columns, selected = _selected(needs)
+    return copy_out(connection, _query([selected] * len(ranges), ranges, streams, metrics), columns)
+
+
+def read_tables(
+    connection: _Connection,
+    ranges: list[tuple[str, int, int]],
+    streams: list[int],
+    metrics: list[int] | None,
+    *,
+    needs: Collection[str] | None = None,
+) -> dict[str, Rollups]:
+    """As read_rollups, by table."""
+    tables = list(dict.fromkeys(table for table, *_ in ranges))
+    if not streams or not ranges:
+        return dict.fromkeys(tables, rollup.EMPTY)
+    columns, selected = _selected(needs)
+    numbered = [f"{tables.index(table)}, {selected}" for table, *_ in ranges]
+    blocks = _copy(connection, _query(numbered, ranges, streams, metrics))
+    rows, numbers = numbered_rollups_of(blocks, (NUMBER, *columns))
+    return {table: rollup.select(rows, numbers == number) for number, table in enumerate(tables)}
+
+
+def _selected(needs: Collection[str] | None) -> tuple[tuple[str, ...], str]:
+    """The columns to read, and their SQL."""
     columns = FIELDS if needs is None else tuple(name for name in FIELDS if name in KEYS or name in needs)
-    with_sketch = needs is None or "sketch" in needs
-    selected = ", ".join([*(COLUMNS.get(name, name) for name in columns), "sketch" if with_sketch else "''::bytea"])
+    sketches = "sketch" if needs is None or "sketch" in needs else "''::bytea"
+    return columns, ", ".join([*(COLUMNS.get(name, name) for name in columns), sketches])
+
+
+def count_rollups(
+    connection: _Connection,
+    ranges: list[tuple[str, int, int]],
+    streams: list[int],
+    metrics: list[int] | None,
+    limit: int,
+) -> int:
+    """How many rows read_rollups would read, up to `limit`. Index: as there."""
+    if not streams or not ranges:
+        return 0
+    query = sql.SQL("SELECT count(*) FROM ({} LIMIT {}) AS found").format(
+        _query(["1"] * len(ranges), ranges, streams, metrics), sql.Literal(limit)
+    )
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return int(str(row[0]))
+
+
+def _query(
+    selected: list[str], ranges: list[tuple[str, int, int]], streams: list[int], metrics: list[int] | None
+) -> sql.Composable:
+    """Names of ours and numbers: nothing to quote."""
     which = f"stream_id {_one_of(streams)}" + ("" if metrics is None else f" AND metric_id {_one_of(metrics)}")
     parts = [
-        f"SELECT {selected} FROM modelmeter.{table} WHERE {which}"
+        f"SELECT {one} FROM modelmeter.{table} WHERE {which}"
         f" AND window_start >= {_instant(start)} AND window_start < {_instant(end)}"
-        for table, start, end in ranges
+        for one, (table, start, end) in zip(selected, ranges, strict=True)
     ]
-    return copy_out(connection, sql.SQL(" UNION ALL ".join(parts)), columns)
+    return sql.SQL(" UNION ALL ".join(parts))
 
 
 def _instant(micros: int) -> str:
@@ -90,7 +145,6 @@ def _instant(micros: int) -> str:
 
 
 def _one_of(ids: list[int]) -> str:
-    """Of numbers only: nothing to quote."""
     return f"= {int(ids[0])}" if len(ids) == 1 else "= ANY('{" + ",".join(map(str, map(int, ids))) + "}'::int[])"
 
 

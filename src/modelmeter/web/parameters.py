@@ -5,10 +5,17 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from modelmeter.condition import Condition
+from modelmeter.condition import parse as parse_condition
 from modelmeter.errors import Malformed
-from modelmeter.window import DAY, Span, parse_instant
+from modelmeter.matcher import Matcher
+from modelmeter.promql import BadQuery, parse_selector
+from modelmeter.promql.labels import METRIC_NAME
+from modelmeter.window import DAY, SECOND, Span, parse_duration, parse_instant
 
 _LABEL = "label."
+_LONGEST_STEP = 10 * 365 * DAY
+_MOST_NAMES = 100
 DEFAULT_QUANTILES = (0.5, 0.95, 0.99)
 
 
@@ -17,6 +24,13 @@ SPAN = (
     ("end", "End of the span, not included. Default: now."),
 )
 """Name and description, for the OpenAPI document."""
+
+
+MATCH = ("match", 'Only events whose labels match, with Prometheus\' four operators: `{env="prod",region=~"eu-.*"}`.')
+WHERE = ("where", "Only events for which this holds: `inference_time>100 and drift<=0.2`.")
+STEP = ("step", "A series over time: the width of its windows, like `5m` or `1h`; from 1 s on.")
+METRIC = ("metric", "Only these metrics, comma-separated.")
+QUANTILES = ("quantiles", "Comma-separated, each from 0 to 1. Default: 0.5,0.95,0.99.")
 
 
 def describe(*parameters: tuple[str, str]) -> dict[str, object]:
@@ -93,3 +107,61 @@ def read_limit(request: Request, default: int, most: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
         raise Malformed(f"limit: {text!r} is no number from 1 to {most}", field="limit")
     return int(text)
+
+
+def read_match(request: Request) -> tuple[Matcher, ...]:
+    """match={env="prod"}; a metric's name before the braces chooses that metric."""
+    text = request.query_params.get("match", "").strip()
+    if not text:
+        return ()
+    try:
+        if not text.startswith("{"):
+            return parse_selector(text)
+        try:
+            # With a name, matchers that hold for everything are none too few for Prometheus' grammar.
+            return tuple(one for one in parse_selector(f"m{text}") if one.name != METRIC_NAME)
+        except BadQuery:
+            return parse_selector(text)
+    except BadQuery as error:
+        raise Malformed(f'match: {error.detail}; write it like {{env="prod",region=~"eu-.*"}}', field="match") from None
+
+
+def read_where(request: Request) -> Condition | None:
+    text = request.query_params.get("where")
+    if text is None:
+        return None
+    try:
+        return parse_condition(text)
+    except ValueError as error:
+        raise Malformed(f"where: {error}", field="where") from None
+
+
+def read_step(request: Request) -> int | None:
+    """Microseconds."""
+    text = request.query_params.get("step")
+    if text is None:
+        return None
+    try:
+        step = int(text) * SECOND if text.isascii() and text.isdigit() and len(text) < 12 else parse_duration(text)
+    except ValueError as error:
+        raise Malformed(f"step: {error}", field="step") from None
+    if not SECOND <= step <= _LONGEST_STEP:
+        raise Malformed(f"step: {text!r:.60} is not from 1s to 10y", field="step")
+    return step
+
+
+def read_names(request: Request, key: str) -> tuple[str, ...]:
+    """key=a,b,c; each once."""
+    names = tuple(request.query_params.get(key, "").split(","))
+    if names == ("",):
+        return ()
+    if "" in names or len(set(names)) < len(names) or len(names) > _MOST_NAMES:
+        raise Malformed(f"{key}: write different names with commas between them, at most {_MOST_NAMES}", field=key)
+    return names
+
+
+def read_flag(request: Request, key: str) -> bool:
+    text = request.query_params.get(key, "false").lower()
+    if text not in {"true", "1", "false", "0"}:
+        raise Malformed(f"{key}: {text!r:.60} is neither true nor false", field=key)
+    return text in {"true", "1"}

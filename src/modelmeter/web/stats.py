@@ -6,21 +6,56 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from modelmeter.reader import Model, Reader
-from modelmeter.web.parameters import SPAN, check_known, describe, read_filters, read_quantiles
+from modelmeter.errors import Malformed
+from modelmeter.promql.labels import METRIC_NAME
+from modelmeter.reader import Limits, Model, Question, Reader
+from modelmeter.reader.answer import take_page
+from modelmeter.web.accept import ARROW, CSV, JSON, choose
+from modelmeter.web.answer import answer_document, answer_frame
+from modelmeter.web.parameters import (
+    MATCH,
+    METRIC,
+    QUANTILES,
+    SPAN,
+    STEP,
+    WHERE,
+    check_known,
+    describe,
+    read_filters,
+    read_flag,
+    read_limit,
+    read_match,
+    read_names,
+    read_quantiles,
+    read_step,
+    read_where,
+)
 from modelmeter.web.path import NAME, VERSION
+from modelmeter.web.table import respond_with_table
 from modelmeter.window import to_rfc3339
 
-_PARAMETERS = {"start", "end", "metric", "quantiles"}
-
 _QUERY = [
-    ("metric", "Only this metric."),
-    ("quantiles", "Comma-separated, each from 0 to 1. Default: 0.5,0.95,0.99."),
+    METRIC,
+    QUANTILES,
+    MATCH,
+    STEP,
+    ("by", "Groups: the labels that make them, comma-separated, like `version,env`."),
+    WHERE,
+    ("exact", "`true`: quantiles of the raw values instead of the sketches."),
+    ("limit", "At most so many groups (with `step`: points) in a page."),
+    ("cursor", "The `next` of the page before."),
 ]
+_PARAMETERS = {"start", "end", *(name for name, _ in _QUERY)}
+# Without one of these, /stats and /stats/{name} list what there is.
+_ASKING = _PARAMETERS - {"start", "end", "limit", "cursor"}
 
 
 def _json(value: object, began: float) -> Response:
     response = Response(msgspec.json.encode(value), media_type="application/json")
+    return _timed(response, began)
+
+
+def _timed(response: Response, began: float) -> Response:
     response.headers["Server-Timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
     return response
 
@@ -35,21 +70,89 @@ def _model(model: Model) -> dict[str, object]:
     }
 
 
-def make_router(reader: Reader) -> APIRouter:
+def read_question(request: Request, name: str | None, version: str | None) -> Question:
+    """What the parameters ask; Malformed names the one that cannot be read."""
+    filters = read_filters(request)
+    labels = dict(filters.labels)
+    matchers = []
+    for one in read_match(request):
+        if one.operator == "=" and one.value and one.name != METRIC_NAME and one.name not in labels:
+            labels[one.name] = one.value  # Postgres looks for these
+        else:
+            matchers.append(one)
+    return Question(
+        name,
+        version,
+        filters.span,
+        labels,
+        tuple(matchers),
+        read_names(request, "metric") or None,
+        read_quantiles(request),
+        read_names(request, "by"),
+        read_step(request),
+        read_where(request),
+        read_flag(request, "exact"),
+    )
+
+
+def _is_asking(request: Request, path: str) -> bool:
+    """Whether stats are asked for, and not the list of models or versions."""
+    check_known(request, _PARAMETERS)
+    keys = [*request.query_params]
+    if any(key in _ASKING or key.startswith("label.") for key in keys):
+        return True
+    if keys:
+        raise Malformed(
+            f"{keys[0]}: {path} lists what there is; for stats over all of it add by=, step=, match= or metric=",
+            field=keys[0],
+        )
+    return False
+
+
+def make_router(reader: Reader, limits: Limits) -> APIRouter:
     """The routes; the work is done in threads."""
     router = APIRouter(tags=["stats"])
 
-    @router.get("/stats", summary="All models and versions")
-    async def models(request: Request) -> Response:
+    async def answer(request: Request, name: str | None, version: str | None) -> Response:
         began = time.perf_counter()
-        check_known(request, set())
+        check_known(request, _PARAMETERS)
+        media = choose(request, (JSON, CSV, ARROW))
+        question = read_question(request, name, version)
+        limit = read_limit(request, limits.points, limits.points) if "limit" in request.query_params else None
+        cursor = request.query_params.get("cursor")
+
+        def work() -> Response:
+            page, following = take_page(reader.ask(question, limits), cursor, limit)
+            if media == JSON:
+                response = _json(answer_document(question, page, following), began)
+            else:
+                response = respond_with_table(answer_frame(question, page), media)
+                if following is not None:
+                    response.headers["Modelmeter-Next"] = following
+            response.headers["Vary"] = "Accept"
+            return _timed(response, began)
+
+        return await run_in_threadpool(work)
+
+    @router.get(
+        "/stats", summary="All models and versions; stats over all of them", openapi_extra=describe(*SPAN, *_QUERY)
+    )
+    async def models(request: Request) -> Response:
+        if _is_asking(request, "/stats"):
+            return await answer(request, None, None)
+        began = time.perf_counter()
         found = await run_in_threadpool(reader.models)
         return _json({"models": [_model(model) for model in found]}, began)
 
-    @router.get(f"/stats/{NAME}", summary="The versions of a model")
+    @router.get(
+        f"/stats/{NAME}",
+        summary="The versions of a model; stats over all of them",
+        openapi_extra=describe(*SPAN, *_QUERY),
+    )
     async def versions(request: Request, name: str) -> Response:
+        if _is_asking(request, "/stats/{name}"):
+            return await answer(request, name, None)
         began = time.perf_counter()
-        check_known(request, set())
         found = await run_in_threadpool(reader.models, name)
         return _json({"name": name, "versions": [_model(model) for model in found]}, began)
 
@@ -57,22 +160,6 @@ def make_router(reader: Reader) -> APIRouter:
         f"/stats/{NAME}/{VERSION}", summary="Stats of a version, by metric", openapi_extra=describe(*SPAN, *_QUERY)
     )
     async def stats(request: Request, name: str, version: str) -> Response:
-        began = time.perf_counter()
-        check_known(request, _PARAMETERS)
-        filters = read_filters(request)
-        quantiles = read_quantiles(request)
-        metric = request.query_params.get("metric")
-        summary = await run_in_threadpool(reader.stats, name, version, filters.span, filters.labels, metric, quantiles)
-        return _json(
-            {
-                "name": name,
-                "version": version,
-                "start": to_rfc3339(filters.span.start),
-                "end": to_rfc3339(filters.span.end),
-                "events": summary.events,
-                "metrics": summary.metrics,
-            },
-            began,
-        )
+        return await answer(request, name, version)
 
     return router

@@ -198,3 +198,15 @@ securityContext:
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
 {{- end -}}
+
+{{- define "modelmeter.createQueue" }}
+- name: queue
+  {{- include "modelmeter.container" . | nindent 2 }}
+  args: [queue, create, --wait, {{ .root.Values.migrations.waitSeconds | quote }}]
+  env:
+    {{- include "modelmeter.databaseEnv" .root | nindent 4 }}
+    {{- include "modelmeter.queueEnv" .root | nindent 4 }}
+  resources: {{- toYaml .root.Values.migrations.resources | nindent 4 }}
+  volumeMounts:
+    - {name: tmp, mountPath: /tmp}
+{{- end -}}

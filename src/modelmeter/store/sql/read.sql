@@ -1,7 +1,8 @@
 -- name: streams
 -- The streams of a model (and version), with some labels. Index: stream_name_version.
 SELECT stream_id, version, labels FROM modelmeter.stream
-WHERE name = %(name)s AND (%(version)s::text IS NULL OR version = %(version)s) AND labels @> %(labels)s::jsonb;
+WHERE (%(name)s::text IS NULL OR name = %(name)s) AND (%(version)s::text IS NULL OR version = %(version)s)
+    AND labels @> %(labels)s::jsonb;
 
 -- name: model_names
 -- For «did you mean». Index: stream_name_version.
@@ -34,6 +35,18 @@ SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
     AND minutely = %(minutely)s
 ORDER BY stored_at;
+
+-- name: raw_chunks
+-- The same whether minutely or not, in the order of time. Index: chunk_stream.
+SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
+ORDER BY start_at, stored_at;
+
+-- name: raw_days
+-- How many raw events and samples of a span of whole days there are, by day. Index: chunk_stream.
+SELECT date_trunc('day', start_at, 'UTC'), sum(count)::bigint, sum(count * cardinality(metrics)::bigint)::bigint
+FROM modelmeter.chunk WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(start)s AND start_at < %(end)s
+GROUP BY 1;
 
 -- name: newest_day
 -- When the newest chunk before an instant begins. Index: chunk_stream.

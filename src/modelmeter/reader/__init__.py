@@ -3,32 +3,30 @@
 One snapshot serves a whole answer. Readers never write.
 """
 
-import difflib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from modelmeter import rollup
-from modelmeter.batch import Labels, Refused, check_text
+from modelmeter.batch import Labels
 from modelmeter.chunk import unpack_floats, unpack_ints
-from modelmeter.errors import NotFound, Unavailable
-from modelmeter.fold import fold_span
+from modelmeter.errors import Unavailable
+from modelmeter.reader.answer import Answer
+from modelmeter.reader.ask import ask
+from modelmeter.reader.names import SQL, Connection, MetricNames, can_be_stored, find_streams, no_model
+from modelmeter.reader.question import Limits, Question
 from modelmeter.rollup import Stats
-from modelmeter.store.sql import load
 from modelmeter.window import DAY, EARLIEST, LATEST, Span, floor, to_datetime, to_micros
 
-SQL = load("read.sql")
-_CONNECTIONS = 8
-_MODEL = "model"
-_HORIZON = floor(LATEST, DAY)  # no event can be later, and the day after it has no name in a calendar
+__all__ = ["Answer", "Connection", "Event", "Limits", "Model", "Question", "Reader", "Summary"]
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+_CONNECTIONS = 8
+_HORIZON = floor(LATEST, DAY)  # no event can be later, and the day after it has no name in a calendar
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +57,31 @@ class Summary:
     metrics: dict[str, Stats]
 
 
-def _can_be_stored(*texts: str) -> bool:
-    """Whether Postgres can hold these; what it cannot hold, nothing is named."""
-    try:
-        for text in texts:
-            check_text("", text)
-    except Refused:
-        return False
-    return True
+def summary_of(answer: Answer, quantiles: Sequence[float]) -> Summary:
+    """Of an answer with one row at most."""
+    if not len(answer):
+        return Summary(0, {})
+    keys = [repr(float(q)).removesuffix(".0") for q in quantiles]
+    cells = answer.cells
+    return Summary(
+        int(answer.events[0]),
+        {
+            answer.metrics[metric]: Stats(
+                int(cells.count[row]),
+                _finite(cells.mean[row]),
+                _finite(cells.stddev[row]),
+                float(cells.min[row]),
+                float(cells.max[row]),
+                float(cells.last[row]),
+                dict(zip(keys, cells.quantiles[row].tolist(), strict=True)),
+            )
+            for row, metric in enumerate(cells.metric.tolist())
+        },
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if isfinite(value) else None
 
 
 def _within_calendar(span: Span) -> Span:
@@ -87,7 +102,7 @@ class Reader:
             max_idle=300,
             kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "modelmeter reader"},
         )
-        self._metric_names: dict[int, str] = {}
+        self._metric_names = MetricNames()
 
     def close(self) -> None:
         self._pool.close()
@@ -129,11 +144,11 @@ class Reader:
     def models(self, name: str | None = None) -> list[Model]:
         """All models and versions; of one model, NotFound when there is none."""
         with self.snapshot() as connection:
-            if name is not None and not _can_be_stored(name):
-                raise self._no_model(connection, name, None)
+            if name is not None and not can_be_stored(name):
+                raise no_model(connection, name, None)
             rows = connection.execute(SQL["models"], {"name": name}).fetchall()
             if name is not None and not rows:
-                raise self._no_model(connection, name, None)
+                raise no_model(connection, name, None)
         return [
             Model(found, version, events, to_micros(first), to_micros(last))
             for found, version, events, first, last in rows
@@ -149,27 +164,21 @@ class Reader:
         quantiles: Sequence[float],
     ) -> Summary:
         """Stats of the events in `span` with these labels, by metric. NotFound for an unknown model or metric."""
-        span = _within_calendar(span)
+        metrics = None if metric is None else (metric,)
+        answer = self.ask(Question(name, version, span, labels, metrics=metrics, quantiles=tuple(quantiles)))
+        return summary_of(answer, quantiles)
+
+    def ask(self, question: Question, limits: Limits | None = None) -> Answer:
+        """The answer, in one snapshot. NotFound for what is unknown; Unanswerable over a limit."""
+        question = replace(question, span=_within_calendar(question.span))
         with self.snapshot() as connection:
-            streams = list(self._streams(connection, name, version, labels))
-            metrics = None
-            if metric is not None:
-                metrics = [rollup.EVENTS, self._metric_id(connection, metric)]
-            merged = rollup.merge(fold_span(connection, streams, metrics, span), by_stream=False, by_window=False)
-            names = self._names(connection, merged.metric.tolist())
-        summary = Summary(0, {})
-        for row, metric_id in enumerate(merged.metric.tolist()):
-            if metric_id == rollup.EVENTS:
-                summary = Summary(int(merged.count[row]), summary.metrics)
-            else:
-                summary.metrics[names[metric_id]] = rollup.stats(merged, row, quantiles)
-        return Summary(summary.events, dict(sorted(summary.metrics.items())))
+            return ask(connection, self._metric_names, question, limits or Limits())
 
     def events(self, name: str, version: str | None, span: Span, labels: dict[str, str], limit: int) -> list[Event]:
         """The newest `limit` raw events in `span`, newest first; those of one time by labels and metrics."""
         span = _within_calendar(span)
         with self.snapshot() as connection:
-            streams = self._streams(connection, name, version, labels)
+            streams = find_streams(connection, name, version, labels)
             found: list[Event] = []
             scope: dict[str, Any] = {"streams": list(streams), "start": to_datetime(span.start)}
             end = span.end
@@ -198,7 +207,7 @@ class Reader:
             low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
             if high - low > limit:  # never between events of the same time: which of them come is settled below
                 low = max(low, int(np.searchsorted(timestamp, timestamp[high - limit])))
-            names = self._names(connection, metrics)
+            names = self._metric_names.of(connection, metrics)
             values = [unpack_floats(column, count)[low:high].tolist() for column in columns[1:]]
             for offset, instant in enumerate(timestamp[low:high].tolist()):
                 event = {
@@ -214,53 +223,3 @@ class Reader:
         # In which chunk and row an event lies changes with compaction; its place among its like must not.
         found.sort(key=lambda event: (-event.timestamp, event.labels, sorted(event.metrics.items())))
         return found[:limit]
-
-    def _streams(
-        self, connection: Connection, name: str, version: str | None, labels: dict[str, str]
-    ) -> dict[int, Labels]:
-        if not _can_be_stored(name, version or ""):
-            raise self._no_model(connection, name, version)
-        if not _can_be_stored(*labels, *labels.values()):
-            return {}
-        scope = {"name": name, "version": version, "labels": json.dumps(labels)}
-        found = {
-            stream: tuple(sorted(its_labels.items()))
-            for stream, _, its_labels in connection.execute(SQL["streams"], scope, prepare=True)
-        }
-        if not found and not (
-            labels and connection.execute(SQL["streams"], scope | {"labels": "{}"}).fetchone() is not None
-        ):
-            raise self._no_model(connection, name, version)
-        return found
-
-    @staticmethod
-    def _no_model(connection: Connection, name: str, version: str | None) -> NotFound:
-        names = [row[0] for row in connection.execute(SQL["model_names"])]
-        if name in names and version is not None:
-            versions = [row[0] for row in connection.execute(SQL["versions"], (name,))]
-            near = difflib.get_close_matches(version, versions, n=3, cutoff=0) or sorted(versions)[:3]
-            return NotFound(
-                f"{name} has no version {version!r}; there is {', '.join(near)}", nearest=near, what="version"
-            )
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
-        hint = f"; the nearest are {', '.join(near)}" if near else ("" if names else "; no event has come yet")
-        return NotFound(f"there is no model {name!r}{hint}", nearest=near, what=_MODEL)
-
-    def _metric_id(self, connection: Connection, metric: str) -> int:
-        for _ in range(2):
-            for metric_id, name in [*self._metric_names.items()]:
-                if name == metric:
-                    return metric_id
-            self._learn_metrics(connection)
-        near = difflib.get_close_matches(metric, [*self._metric_names.values()], n=3, cutoff=0.3)
-        hint = f"; the nearest are {', '.join(near)}" if near else ""
-        raise NotFound(f"there is no metric {metric!r}{hint}", nearest=near, what="metric")
-
-    def _names(self, connection: Connection, metrics: Sequence[int]) -> dict[int, str]:
-        if any(metric != rollup.EVENTS and metric not in self._metric_names for metric in metrics):
-            self._learn_metrics(connection)
-        return self._metric_names
-
-    def _learn_metrics(self, connection: Connection) -> None:
-        # Only ever more: another thread's snapshot may be older than what this one counts on.
-        self._metric_names.update(connection.execute(SQL["metrics"]).fetchall())

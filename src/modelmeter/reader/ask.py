@@ -1,0 +1,159 @@
+"""Answers a question in one snapshot: from rollups where they suffice, from raw events where only those can tell."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from modelmeter import rollup
+from modelmeter.batch import Labels
+from modelmeter.errors import Unanswerable
+from modelmeter.fold import cover, fold_span
+from modelmeter.promql.labels import METRIC_NAME
+from modelmeter.reader.answer import Answer, Group, make_answer
+from modelmeter.reader.names import Connection, MetricNames, find_streams
+from modelmeter.reader.question import Limits, Question
+from modelmeter.reader.raw import Values, check_raw, fold_piece, read_pieces
+from modelmeter.rollup import Rollups
+from modelmeter.store.rollups import count_rollups
+from modelmeter.window import DAY, HOUR, LATEST, MINUTE, Span, ceil, floor, format_duration
+
+RAW = "raw"
+_LIKELY_METRICS = 16
+
+
+def ask(connection: Connection, names: MetricNames, question: Question, limits: Limits) -> Answer:
+    """NotFound for an unknown model or metric; Unanswerable over a limit, or for raw events that are not kept."""
+    span, step = question.span, question.step or LATEST
+    _check_points(span, step, 1, limits)
+    on_labels = [one for one in question.matchers if one.name != METRIC_NAME]
+    streams = find_streams(connection, question.name, question.version, question.labels, on_labels)
+    metrics = find_metrics(connection, names, question)
+    groups, group_of = group_streams(streams, question.by)
+    if len(groups) > limits.groups:
+        raise Unanswerable(
+            f"by: these are {len(groups):,} groups, over the limit of {limits.groups:,}; choose fewer streams by "
+            "match=, or fewer labels",
+            field="by",
+            limit=limits.groups,
+        )
+    exact: Values | None = None
+    if question.needs_raw:
+        resolution, wanted = RAW, None if metrics is None else metrics[1:]
+        check_raw(connection, list(streams), span, limits.samples)
+        ids = {one: names.find(connection, one) for one in question.where.metrics} if question.where else {}
+        exact = Values() if question.exact and question.quantiles else None
+        parts = [rollup.EMPTY]
+        for piece in read_pieces(connection, list(streams), wanted, span, question.where, ids):
+            parts += fold_piece(piece, step)
+            if exact is not None:
+                exact.add(piece, group_of[piece.stream], step)
+        rows = rollup.concat(parts)
+    else:
+        _check_rollups(connection, streams, metrics, span, step, limits)
+        resolution = resolution_of(span, step)
+        rows = rollup.coarsen(fold_span(connection, list(streams), metrics, span, step), step)
+        if step % DAY:
+            _check_complete(connection, streams, span, rows)
+    rows = _regroup(rows, group_of)
+    answer = make_answer(
+        rows,
+        groups,
+        names.of(connection, np.unique(rows.metric).tolist()),
+        question.quantiles,
+        resolution,
+        None if exact is None else exact.quantiles(question.quantiles),
+    )
+    if len(answer) > limits.points:
+        _check_points(span, step, len(groups), limits)
+        raise _too_many_points(len(answer), limits)
+    return answer
+
+
+def find_metrics(connection: Connection, names: MetricNames, question: Question) -> list[int] | None:
+    """The ids of those that are asked for, EVENTS first; None for all."""
+    found: list[int] | None = None
+    if question.metrics is not None:
+        found = [rollup.EVENTS, *(names.find(connection, one) for one in question.metrics)]
+    for matcher in question.matchers:
+        if matcher.name == METRIC_NAME:
+            known = names.all(connection)
+            candidates = [*known] if found is None else found[1:]
+            kept = matcher.matches([known[one] for one in candidates]).tolist()
+            found = [rollup.EVENTS, *(one for one, keep in zip(candidates, kept, strict=True) if keep)]
+    return found
+
+
+def group_streams(streams: dict[int, Labels], by: Sequence[str]) -> tuple[list[Group], dict[int, int]]:
+    """The groups in order, and the number of each stream's."""
+    values = {stream: tuple(dict(labels).get(name, "") for name in by) for stream, labels in streams.items()}
+    groups = sorted(set(values.values()))
+    number = {group: place for place, group in enumerate(groups)}
+    return groups, {stream: number[group] for stream, group in values.items()}
+
+
+def resolution_of(span: Span, step: int) -> str:
+    """The coarsest resolution from which a span is folded in windows of `step`."""
+    coarsest = next(width for width in (DAY, HOUR, MINUTE) if step % width == 0)
+    tables = {table for table, *_ in cover(span, coarsest).ranges}
+    return next((name for name in ("1d", "1h", "1m") if f"rollup_{name}" in tables), RAW)
+
+
+def _regroup(rows: Rollups, group_of: dict[int, int]) -> Rollups:
+    if not len(rows):
+        return rows
+    streams = np.array(sorted(group_of), np.int64)
+    numbers = np.array([group_of[one] for one in streams.tolist()], np.int32)
+    return replace(rows, stream=numbers[np.searchsorted(streams, rows.stream)])
+
+
+def _check_points(span: Span, step: int, groups: int, limits: Limits) -> None:
+    windows = -(-(span.end - floor(span.start, step)) // step)
+    if windows * groups > limits.points:
+        shortest = ceil(-(-(span.end - span.start) * groups // limits.points), MINUTE)
+        raise Unanswerable(
+            f"step: these are {windows * groups:,} windows, over the limit of {limits.points:,}; choose a step of at "
+            f"least {format_duration(shortest)}, or a shorter span",
+            field="step",
+            limit=limits.points,
+        )
+
+
+def _too_many_points(points: int, limits: Limits) -> Unanswerable:
+    return Unanswerable(
+        f"these are {points:,} points, over the limit of {limits.points:,}; choose a larger step or fewer groups",
+        field="step",
+        limit=limits.points,
+    )
+
+
+def _check_rollups(
+    connection: Connection, streams: dict[int, Labels], metrics: list[int] | None, span: Span, step: int, limits: Limits
+) -> None:
+    """They are counted only when they could be too many."""
+    coarsest = next(width for width in (DAY, HOUR, MINUTE) if step % width == 0)
+    likely = (
+        len(streams) * (_LIKELY_METRICS if metrics is None else len(metrics)) * ((span.end - span.start) // coarsest)
+    )
+    if likely <= limits.rollups:
+        return
+    found = count_rollups(connection, cover(span, coarsest).ranges, list(streams), metrics, limits.rollups + 1)
+    if found > limits.rollups:
+        raise Unanswerable(
+            f"this would read more than {limits.rollups:,} rollups; choose a step of whole hours or days, a shorter "
+            "span, fewer streams by match=, or name the metrics by metric=",
+            field="step",
+            limit=limits.rollups,
+        )
+
+
+def _check_complete(connection: Connection, streams: dict[int, Labels], span: Span, found: Rollups) -> None:
+    """Fine windows are kept for less long than coarse ones: an answer that lacks events is none."""
+    every = fold_span(connection, list(streams), [rollup.EVENTS], span)
+    missing = int(every.count.sum()) - int(found.count[found.metric == rollup.EVENTS].sum())
+    if missing:
+        raise Unanswerable(
+            f"step: {missing:,} events of this span are no longer kept in windows this small; choose a step of whole "
+            "hours or days, or a later start",
+            field="step",
+        )

@@ -1,4 +1,4 @@
-"""How long PromQL takes over HTTP: 3 million events (9 million samples) of 12 streams over 30 days."""
+"""How long PromQL and /compare take over HTTP: 3 million events (9 million samples) of 12 streams over 30 days."""
 
 import argparse
 import time
@@ -66,6 +66,8 @@ def _measure(event_count: int, options: argparse.Namespace) -> tuple[list[Row], 
     end = time.time_ns() // 1_000 // hour * hour
     bodies = BackfillBodies(event_count, end - 30 * DAY_MICROS, end - 1)
     messages = ((message("/events", body, ARROW), count) for body, count in bodies)
+    name, version = streams(12).row(0)
+    compared = f"/compare/{name}?a={version}&b=v2&start={end - 30 * DAY_MICROS}&end={end}"
     with modelmeter() as server:
         sent = send(server.port, messages, connections=4, seconds=3_600)
         server.wait_queryable(sent.events)
@@ -85,6 +87,9 @@ def _measure(event_count: int, options: argparse.Namespace) -> tuple[list[Row], 
                     "victoria_metrics_ms": victoria_metrics,
                 }
             )
+        rows.append(
+            {"query": "/compare, two versions, 3 metrics", **ask(connection, compared, options.asked), "goal_ms": 15}
+        )
         connection.close()
     return rows, sent.events
 

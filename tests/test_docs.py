@@ -12,12 +12,12 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic_core import PydanticUndefined
 from typer.testing import CliRunner
 
-from modelmeter import batch, config, telemetry
+from modelmeter import batch, comparer, comparison, config, telemetry
 from modelmeter.app import make_api
 from modelmeter.cli import app
 from modelmeter.config import Config
 from modelmeter.decoder import decoded, strict, table
-from modelmeter.web import events, ingest, stats
+from modelmeter.web import compare, events, ingest, stats
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -99,6 +99,16 @@ def test_every_content_type_is_documented() -> None:
         assert f"`{content_type.decode()}`" in page("http-api.md")
 
 
+def test_every_parameter_of_two_sides_is_documented() -> None:
+    section = page("http-api.md").split("## Two sides", 1)[1].split("\n## ", 1)[0]
+    for name, _ in [*compare.COMPARE_QUERY, *compare.DRIFT_QUERY]:
+        assert re.search(rf"^\| [^|]*`{name}`[^|]* \|", section, re.MULTILINE), name
+    assert f"Default: {comparison.MIN_SAMPLES}." in section
+    assert f"Default: {comparison.MIN_EFFECT}." in section
+    assert f"at most {compare.HISTOGRAM_BINS} bins" in section
+    assert f"At most {comparer.WINDOW_LIMIT:,} windows" in section
+
+
 def test_every_parameter_is_documented() -> None:
     for name, _ in stats._QUERY:
         assert f"| `{name}` |" in page("http-api.md")
@@ -132,7 +142,8 @@ def test_the_tests_that_guard_an_invariant_exist() -> None:
 
 
 COMMANDS = (
-    "", "serve", "api", "worker", "keeper", "migrate", "version", "stats", "dead-letters", "dead-letters list",
+    "", "serve", "api", "worker", "keeper", "migrate", "version", "stats", "compare", "drift",
+    "dead-letters", "dead-letters list",
     "dead-letters retry", "dead-letters drop", "rules", "rules example", "rules check", "etl", "etl demo", "etl load",
 )  # fmt: skip
 
@@ -144,7 +155,7 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage: " in shown.output
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "operations.md", "alerting.md", "quickstart.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "operations.md", "alerting.md", "quickstart.md", "comparing.md"])
 def test_commands_shown_exist(name: str) -> None:
     shown = set(re.findall(r"modelmeter ((?:dead-letters |rules |etl )?[a-z]+)\b", "\n".join(_code(page(name)))))
     assert shown <= set(COMMANDS), f"{name} shows {shown - set(COMMANDS)}"

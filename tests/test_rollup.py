@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelmeter import rollup, sketch
+from modelmeter.packer import sort_order
 from modelmeter.rollup import EVENTS, FIELDS, Ints, Rollups
 from modelmeter.window import DAY, HOUR, MINUTE
-from modelmeter.worker import sort_order
 
 many = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 METRIC = 7

@@ -13,9 +13,10 @@ packed       many stored sketches at once: decode, merge, ranks
 bins         the sketches of many series and windows at once
 condition    `where=`: which events count
 compactor    folds rollup partials and joins small chunks
+comparison   two folded sides: how they differ, and the verdict; drift the same over time
 reader/      answers from what is stored
 store/       Postgres: the only place that knows SQL
-web/         stats, events, alerts, health
+web/         stats, events, comparisons, alerts, health
 """
 
 __version__ = "0.1.0"

@@ -22,7 +22,7 @@ from modelmeter.rollup import Rollups
 from modelmeter.store.rollups import RESOLUTION_TABLES, SELECTED, copy_out, take_rollups
 from modelmeter.store.sql import load
 from modelmeter.store.writer import Catalog, write_chunks, write_rollups
-from modelmeter.window import LATEST, RESOLUTIONS, SECOND, floor, to_datetime
+from modelmeter.window import LATEST, RESOLUTIONS, SECOND, floor, to_datetime, to_micros
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -60,6 +60,7 @@ class Compactor:
             )
         now = time.time_ns() // 1000 if now is None else now
         try:
+            self._catalog.look()
             more = [self._fold(self._connection, now, table, resolutions) for table, resolutions in _FOLDS.items()]
             if any(more):
                 return True
@@ -102,17 +103,29 @@ class Compactor:
             )
             if not len(partials):
                 return False
-            self._catalog.make_partitions(partials.window, *(RESOLUTION_TABLES[name] for name in resolutions))
             folded = partials
             for resolution in resolutions:
                 folded = rollup.merge(rollup.coarsen(folded, RESOLUTIONS[resolution]))
-                table = RESOLUTION_TABLES[resolution]
-                standing = take_rollups(connection, table, folded)
-                rows = rollup.merge(rollup.concat([standing, folded])) if len(standing) else folded
-                write_rollups(connection, rows, table)
+                self._put(connection, folded, RESOLUTION_TABLES[resolution])
             self._add_totals(connection, folded)
         telemetry.COMPACTED_ROLLUPS.inc(len(partials))
         return len(partials) >= _STEP_PARTIALS
+
+    def _put(self, connection: Connection, folded: Rollups, table: str) -> None:
+        """Merged with what stands there, one row a series and window; what is retired there is left out."""
+        classes = self._catalog.class_ids(folded.stream)
+        for class_id in [0] if classes is None else np.unique(classes).tolist():
+            rows = folded if classes is None else rollup.select(folded, classes == class_id)
+            self._catalog.make_partitions(rows.window, table, class_id=class_id)
+            border = self._catalog.retired_until(table, class_id)
+            if border:
+                rows = rollup.select(rows, rows.window >= border)
+            if not len(rows):
+                continue
+            standing = take_rollups(connection, table, rows)
+            if len(standing):
+                rows = rollup.merge(rollup.concat([standing, rows]))
+            write_rollups(connection, rows, table, class_id)
 
     @staticmethod
     def _add_totals(connection: Connection, folded: Rollups) -> None:
@@ -137,7 +150,12 @@ class Compactor:
         today = to_datetime(floor(now - 3600 * SECOND, RESOLUTIONS["1d"]))
         with connection.transaction():
             groups = connection.execute(SQL["small_chunks"], {"small": small, "today": today}).fetchall()
+        done = False
         for stream, metrics, day, minutely, low, high in groups:
+            class_id = self._class_of(stream)
+            if to_micros(day) < self._catalog.retired_until("chunk", class_id):
+                continue  # about to be dropped
+            done = True
             scope = {"stream": stream, "metrics": metrics, "day": day, "minutely": minutely, "low": low, "high": high}
             with connection.transaction():
                 cursor = connection.execute(
@@ -146,9 +164,14 @@ class Compactor:
                     binary=True,
                 )
                 rows = cursor.fetchall()
-                write_chunks(connection, join_chunks(stream, rows, self._config.chunk_target_events, minutely=minutely))
+                joined = join_chunks(stream, rows, self._config.chunk_target_events, minutely=minutely)
+                write_chunks(connection, joined, [class_id] * len(joined))
                 telemetry.COMPACTED_CHUNKS.inc(len(rows))
-        return bool(groups)
+        return done
+
+    def _class_of(self, stream: int) -> int:
+        classes = self._catalog.class_ids(np.array([stream], np.int32))
+        return 0 if classes is None else int(classes[0])
 
 
 def join_chunks(

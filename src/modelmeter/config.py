@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from modelmeter.direction import split_patterns
 from modelmeter.errors import WrongSetting
 
 MEBIBYTE = 1024 * 1024
@@ -83,6 +84,16 @@ class Config(BaseSettings):
     query_exact_limit_samples: int = Field(
         10_000, ge=0, description="Up to so many samples a quantile over time is exact; beyond, within 1.1 %."
     )
+    higher_is_better: str = Field(
+        "*accuracy*,*precision*,*recall*,f1,f1_*,*_f1,auc,*_auc,*score*,*reward*,*throughput*,bleu*,rouge*",
+        description="Metrics of which more is better, with commas between; `*` stands for any letters.",
+    )
+    lower_is_better: str = Field(
+        "*_time,*_time_*,*latency*,*duration*,*drift*,*error*,*loss,*cost*,*perplexity*,*toxicity*,*hallucination*,"
+        "rmse,mae,mse",
+        description="Metrics of which less is better. It goes before higher_is_better; a name goes before a pattern.",
+    )
+    baseline_limit: int = Field(1_000, ge=1, description="Baselines in the database.")
     stats_limit_groups: int = Field(10_000, ge=1, description="Groups (`by=`) in one answer of /stats.")
     stats_limit_points: int = Field(
         100_000, ge=1, description="Windows (`step=`), groups times windows, and bins times windows, in one answer."
@@ -96,6 +107,17 @@ class Config(BaseSettings):
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
     ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")
+    retention_raw: str = Field(
+        "30d", description="How long raw events are kept: a duration of days at least, or forever."
+    )
+    retention_1m: str = Field("90d", description="The same for rollups of a minute; never shorter than the finer ones.")
+    retention_1h: str = Field("2y", description="The same for rollups of an hour.")
+    retention_1d: str = Field("forever", description="The same for rollups of a day.")
+    retention_classes: str = Field(
+        "",
+        description="Streams with a retention of their own: a list in YAML or JSON, of name, match, raw, 1m, 1h, 1d.",
+    )
+    retention_history: str = Field("1y", description="How long the history of alerts is kept.")
     alert_lines_per_second: int = Field(
         20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
     )
@@ -105,6 +127,12 @@ class Config(BaseSettings):
     def _rules_exist(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
+        return value
+
+    @field_validator("higher_is_better", "lower_is_better")
+    @classmethod
+    def _patterns(cls, value: str) -> str:
+        split_patterns(value)
         return value
 
     @field_validator("log_level")

@@ -33,4 +33,10 @@ LAG_SECONDS = Histogram(
 LOOP_ERRORS = Counter("modelmeter_loop_errors", "Failed runs of a loop.", ["loop"])
 COMPACTED_ROLLUPS = Counter("modelmeter_compacted_rollups", "Rollup partials folded by the compactor.")
 COMPACTED_CHUNKS = Counter("modelmeter_compacted_chunks", "Small chunks joined by the compactor.")
+PARTITIONS_DROPPED = Counter(
+    "modelmeter_partitions_dropped", "Partitions dropped, over their retention.", ["resolution"]
+)
+EVENTS_WITHOUT_RAW = Counter(
+    "modelmeter_events_without_raw", "Events stored in rollups only: their raw form is retired."
+)
 ALERT_LINES_SUPPRESSED = Counter("modelmeter_alert_lines_suppressed", "ALERT lines over the limit.", ["rule"])

@@ -10,9 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import psycopg
-from numpy.typing import NDArray
 from psycopg.errors import (
     InsufficientPrivilege,
     InvalidSchemaName,
@@ -22,15 +20,12 @@ from psycopg.errors import (
     UndefinedTable,
 )
 
-from modelmeter import rollup
-from modelmeter.batch import Batch, concat, take
-from modelmeter.chunk import Chunk, pack_chunk
+from modelmeter.batch import Batch
 from modelmeter.config import Config
 from modelmeter.message import Message, decode, rows_without
+from modelmeter.packer import Packer, write_packed
 from modelmeter.queue import Claim, Consumer
-from modelmeter.rollup import Rollups
-from modelmeter.store.writer import Catalog, remember_batches, write_chunks, write_rollups
-from modelmeter.window import DAY, HOUR, MINUTE, SECOND
+from modelmeter.store.writer import Catalog, remember_batches
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +47,7 @@ class Stored:
     dead_letters: int = 0
     seconds: float = 0
     lag_seconds: float = 0
+    without_raw: int = 0
 
 
 class Worker:
@@ -62,7 +58,7 @@ class Worker:
         self._consumer = consumer
         self._catalog = catalog
         self._on_stored = on_stored
-        self._shortest_span = int(max(config.freshness_seconds, 0.05) * SECOND)
+        self._packer = Packer(config, catalog)
         self._event_bytes = _UNKNOWN_EVENT_BYTES
         self._careful = 0  # so many messages are taken one by one, since one of them cannot be stored
 
@@ -161,14 +157,8 @@ class Worker:
             batches += rows_without(message, twice) if twice else message.batches
             seen |= its_ids  # the same id twice in one claim counts once as well
         self._learn_size(batches)
-        chunks: list[Chunk] = []
-        partials: dict[str, list[Rollups]] = {"rollup_partial_1m": [], "rollup_partial_1h": []}
-        for batch in _by_shape(batches):
-            self._pack(batch, chunks, partials)
-        write_chunks(claim.connection, chunks)
-        for table, some in partials.items():
-            if some:
-                write_rollups(claim.connection, rollup.concat(some), table)
+        packed = self._packer.pack(batches)
+        write_packed(claim.connection, packed)
         oldest = min((message.received_at for message in messages), default=0)
         return (
             Stored(
@@ -176,79 +166,10 @@ class Worker:
                 sum(len(batch) for batch in batches),
                 len(claim.payloads) - len(messages),
                 lag_seconds=max(time.time() - oldest / 1e6, 0) if oldest else 0,
+                without_raw=packed.without_raw,
             ),
             batches,
         )
-
-    def _pack(self, batch: Batch, chunks: list[Chunk], partials: dict[str, list[Rollups]]) -> None:
-        """Chunks and partials of events that share their metric names, added to what is there."""
-        stream = self._catalog.stream_ids(batch.streams)[batch.stream]
-        metric_ids = self._catalog.metric_ids(batch.metrics)
-        order = sort_order(stream, batch.timestamp)
-        if order is not None:
-            stream = stream[order]
-            batch = take(batch, order)
-        timestamp = batch.timestamp
-        columns = list(batch.metrics.values())
-        self._catalog.make_partitions(timestamp, "chunk")
-        starts = rollup.group_starts(stream, _windows(timestamp, DAY))
-        ends = np.append(starts[1:], timestamp.size)
-        spans = np.maximum(timestamp[ends - 1] - timestamp[starts], self._shortest_span)
-        minutely = (ends - starts) * SECOND >= self._config.minutely_rate * spans
-        for start, end, flag in zip(starts.tolist(), ends.tolist(), minutely.tolist(), strict=True):
-            some = [column[start:end] for column in columns]
-            chunks.append(pack_chunk(int(stream[start]), metric_ids, timestamp[start:end], some, minutely=flag))
-        for table, width, flag in (("rollup_partial_1m", MINUTE, True), ("rollup_partial_1h", HOUR, False)):
-            rows = slice(None) if (minutely == flag).all() else np.repeat(minutely == flag, ends - starts)
-            if (minutely == flag).any():
-                partials[table] += _fold(stream[rows], timestamp[rows], metric_ids, [c[rows] for c in columns], width)
-
-
-def _fold(
-    stream: NDArray[np.int32],
-    timestamp: NDArray[np.int64],
-    metric_ids: Sequence[int],
-    columns: Sequence[NDArray[np.float64]],
-    width: int,
-) -> list[Rollups]:
-    """Partials of windows of `width`; the events sorted by stream, then time."""
-    window = _windows(timestamp, width)
-    starts = rollup.group_starts(stream, window)
-    return [
-        rollup.fold_events(stream, window, timestamp, starts),
-        *(
-            rollup.fold_metric(stream, metric_id, window, timestamp, column, starts)
-            for metric_id, column in zip(metric_ids, columns, strict=True)
-        ),
-    ]
-
-
-def _by_shape(batches: Sequence[Batch]) -> list[Batch]:
-    shapes: dict[tuple[str, ...], list[Batch]] = {}
-    for batch in batches:
-        shapes.setdefault(tuple(batch.metrics), []).append(batch)
-    return [concat(alike) for alike in shapes.values()]
-
-
-def _windows(timestamp: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    low, high = int(timestamp.min()), int(timestamp.max())
-    if low // width == high // width:
-        return np.full(timestamp.size, low - low % width)
-    return timestamp - timestamp % width
-
-
-def sort_order(stream: NDArray[np.int32], timestamp: NDArray[np.int64]) -> NDArray[np.intp] | None:
-    """The stable order by stream, then time; None when it is that already."""
-    in_time = bool((timestamp[1:] >= timestamp[:-1]).all())
-    order = None if in_time else timestamp.argsort(kind="stable")
-    if order is not None:
-        stream = stream[order]
-    if not (stream[1:] >= stream[:-1]).all():
-        # Codes of 16 bits sort by radix, in a tenth of the time.
-        codes = stream - stream.min()
-        by_stream = (codes.astype(np.uint16) if codes.max() < 2**16 else codes).argsort(kind="stable")
-        order = by_stream if order is None else order[by_stream]
-    return order
 
 
 def _is_permanent(error: psycopg.Error) -> bool:

@@ -98,9 +98,11 @@ def array_of(data: bytes) -> list[bytes]:
 @pytest.mark.parametrize("minutely", [True, False])
 def test_a_chunk_is_a_row_of_its_fields(minutely: bool) -> None:
     chunks = [Chunk(3, POSTGRES_EPOCH + 5, POSTGRES_EPOCH + 9, 2, minutely, [8, 9], [b"t", b"", b"xyz"])] * 2
-    rows = fields_of(chunk_rows(chunks))
+    assert fields_of(chunk_rows(chunks))[1][7] == b"\0\0", "of no class"
+    rows = fields_of(chunk_rows(chunks, [4, 5]))
     assert len(rows) == 2
-    stream, start, end, count, flag, metrics, columns = rows[1]
+    stream, start, end, count, flag, metrics, columns, class_id = rows[1]
+    assert class_id == b"\0\5"
     assert [struct.unpack(">i", one)[0] for one in (stream, count)] == [3, 2]
     assert [struct.unpack(">q", one)[0] for one in (start, end)] == [5, 9]
     assert flag == bytes([minutely])

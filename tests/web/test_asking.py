@@ -231,3 +231,46 @@ def test_limits_come_from_the_settings(database_url: str) -> None:
             assert found["field"] == field
             assert "choose" in found["detail"]
         assert check_problem(served.client.get(f"/stats?{SPAN}&by=name&limit=11"), 400)["field"] == "limit"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/stats",
+        "/stats/Mistral",
+        "/stats/Mistral/v1",
+        f"/stats?by=name&step=1h&{SPAN}",
+        "/stats/Mistral/v1?start=-40000d",
+    ],
+)
+def test_what_is_known_is_not_sent_again_until_something_new_came(served: Served, address: str) -> None:
+    served.post(json.dumps(EVENTS))
+    served.store()
+    first = served.client.get(address)
+    tag = first.headers["etag"]
+    assert tag.startswith('W/"')
+    for known in (tag, tag.removeprefix("W/"), f'"other", {tag}', "*"):
+        again = served.client.get(address, headers={"if-none-match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert served.client.get(address, headers={"if-none-match": '"other"'}).content[:20] == first.content[:20]
+    now = {"timestamp": EVENTS[0]["timestamp"]} if "start" in address else {}
+    served.post(json.dumps({"name": "Mistral", "version": "v1", "drift": 2, **now}))
+    served.store()
+    newer = served.client.get(address, headers={"if-none-match": tag})
+    assert newer.status_code == 200
+    assert newer.headers["etag"] != tag
+    assert newer.content != first.content
+
+
+def test_each_form_and_each_question_has_a_tag_of_its_own(stocked: Served) -> None:
+    addresses = [
+        f"/stats/Mistral/v1?{SPAN}",
+        f"/stats/Mistral/v1?{SPAN}&quantiles=0.5",
+        f"/stats/Mistral?{SPAN}&by=env",
+    ]
+    tags = {
+        stocked.client.get(address, headers={"accept": media}).headers["etag"]
+        for address in addresses
+        for media in ("application/json", "text/csv", ARROW)
+    }
+    assert len(tags) == 9

@@ -52,7 +52,7 @@ def test_one_flat_object_is_taken(shared: Served, path: str) -> None:
     assert answer.status_code == 202
     assert answer.headers["content-type"] == "application/json"
     found = answer.json()
-    assert [*found] == ["batch_id", "accepted", "rejected", "errors"]
+    assert [*found] == ["batch_id", "accepted", "rejected", "kept_without_raw", "errors"]
     assert isinstance(found["batch_id"], str)
     assert (found["accepted"], found["rejected"], found["errors"]) == (1, 0, [])
 

@@ -109,6 +109,11 @@ def test_the_version_the_metadata_and_the_pretty_form_are_told(client: httpx.Cli
     assert ask(client, "format_query", query="sum( a)by(b)") == {"status": "success", "data": "sum by (b) (a)"}
 
 
+def test_parse_query_gives_a_tree(client: httpx.Client) -> None:
+    found = ask(client, "parse_query", query="a[5m]")["data"]
+    assert (found["type"], found["name"], found["range"]) == ("matrixSelector", "a", 300_000)
+
+
 BAD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("query", {}),
     ("query", {"query": "sum("}),

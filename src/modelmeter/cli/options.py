@@ -59,10 +59,11 @@ def settings(*, needs_database: bool = True, **overrides: Any) -> Config:
         config = config.model_copy(update={"database_url": running})
     if config.database_url:
         from psycopg import ProgrammingError  # noqa: PLC0415
-        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+        from modelmeter.store.conninfo import with_timeouts  # noqa: PLC0415
 
         try:
-            conninfo_to_dict(config.database_url)
+            config = config.model_copy(update={"database_url": with_timeouts(config.database_url)})
         except ProgrammingError as error:
             raise WrongSetting(
                 f"database_url: {str(error).strip()}; write it like postgresql://user:password@host/db"

@@ -46,6 +46,10 @@ def serve(
     )
     if config.rules:
         read_rules(config.rules)
+    if any(name.startswith("retention_") for name in config.model_fields_set):
+        from modelmeter.retention import read_retention  # noqa: PLC0415
+
+        read_retention(config)
     Supervisor(config).run()
 
 
@@ -71,7 +75,7 @@ def worker(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules =
 
 
 def keeper(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
-    """Only the keeper: compaction and tidying. One works at a time; a second one stands by."""
+    """Only the keeper: compaction, partitions, retention, tidying. One works at a time; a second one stands by."""
     from modelmeter.app import run_keeper  # noqa: PLC0415
 
     run_keeper(settings(database_url=database_url, queue=queue))

@@ -1,6 +1,7 @@
 """PromQL, pure: an expression, a source of samples and a time in, Prometheus' answer out. No I/O, no clock.
 
 parse -> expression        the text, its grammar and types
+tree                       the same as Prometheus' JSON
 source, reader             what data an evaluation asks for
 evaluator                  series by steps as matrices, one node after another
   over_time rate window_samples statistic    ranges
@@ -13,6 +14,7 @@ from modelmeter.promql.parse import format_query, parse, parse_selector
 from modelmeter.promql.query import Result, evaluate_expression, evaluate_instant, evaluate_range
 from modelmeter.promql.reader import Limits
 from modelmeter.promql.source import Folded, Histograms, Samples, Source
+from modelmeter.promql.tree import parse_tree
 
 __all__ = [
     "BadQuery",
@@ -32,4 +34,5 @@ __all__ = [
     "format_query",
     "parse",
     "parse_selector",
+    "parse_tree",
 ]

@@ -51,14 +51,14 @@ pp.register_extra_functions(
 def parse(query: str) -> ex.Expression:
     """The expression of a query; BadQuery in Prometheus' words when it does not parse or its types do not fit."""
     try:
-        return _adapt(_parse(query))
+        return _adapt(parse_text(query))
     except RecursionError:
         raise BadQuery("parse error: the expression is nested too deeply") from None
 
 
 def format_query(query: str) -> str:
     """The query in Prometheus' pretty form."""
-    return str(_parse(query).prettify())
+    return str(parse_text(query).prettify())
 
 
 def parse_selector(text: str) -> tuple[Matcher, ...]:
@@ -69,7 +69,8 @@ def parse_selector(text: str) -> tuple[Matcher, ...]:
     return expression.matchers
 
 
-def _parse(query: str) -> Any:
+def parse_text(query: str) -> Any:
+    """The parser's own tree; BadQuery in Prometheus' words."""
     if not query.strip():
         raise BadQuery("parse error: no expression found in input")
     deepening = sum(found["text"] is None for found in _DEEPENING.finditer(query))
@@ -114,7 +115,7 @@ def _adapt(node: Any) -> ex.Expression:
             return ex.MatrixSelector(_vector_selector(node.vector_selector), _micros(node.range))
         case "SubqueryExpr":
             inner = _adapt(node.expr)
-            return ex.Subquery(inner, _micros(node.range), _micros(node.step), _micros(node.offset), _at(node))
+            return ex.Subquery(inner, _micros(node.range), _micros(node.step), _micros(node.offset), at_of(node))
         case "AggregateExpr":
             return _aggregate(node)
         case "BinaryExpr":
@@ -129,7 +130,8 @@ def _micros(duration: timedelta | None) -> int:
     return 0 if duration is None else duration // _MICROSECOND
 
 
-def _at(node: Any) -> ex.At:
+def at_of(node: Any) -> ex.At:
+    """What follows the @ of a selector or subquery, in microseconds; BadQuery when no calendar has it."""
     if node.at is None:
         return None
     match node.at.type:
@@ -161,7 +163,7 @@ def _vector_selector(node: Any) -> ex.VectorSelector:
                 match_regex(matcher.value, [""])
             except ValueError as error:
                 raise BadQuery(f"parse error: {error}") from None
-    return ex.VectorSelector(tuple(matchers), _micros(node.offset), _at(node))
+    return ex.VectorSelector(tuple(matchers), _micros(node.offset), at_of(node))
 
 
 def _aggregate(node: Any) -> ex.Aggregate:

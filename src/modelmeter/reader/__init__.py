@@ -3,7 +3,7 @@
 One snapshot serves a whole answer. Readers never write.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -20,6 +20,7 @@ from modelmeter.reader.answer import Answer
 from modelmeter.reader.ask import ask
 from modelmeter.reader.names import SQL, Connection, MetricNames, can_be_stored, find_streams, no_model
 from modelmeter.reader.question import Limits, Question
+from modelmeter.reader.state import catalog_state, state_of
 from modelmeter.rollup import Stats
 from modelmeter.window import DAY, EARLIEST, LATEST, Span, floor, to_datetime, to_micros
 
@@ -173,6 +174,19 @@ class Reader:
         question = replace(question, span=_within_calendar(question.span))
         with self.snapshot() as connection:
             return ask(connection, self._metric_names, question, limits or Limits())
+
+    @contextmanager
+    def asking(self, question: Question, limits: Limits) -> Iterator[tuple[str, Callable[[], Answer]]]:
+        """The state of what the question is about, and its answer if it is wanted; both of one snapshot."""
+        question = replace(question, span=_within_calendar(question.span))
+        with self.snapshot() as connection:
+            state = state_of(connection, self._metric_names, question)
+            yield state, lambda: ask(connection, self._metric_names, question, limits)
+
+    def catalog_state(self) -> str:
+        """The state of what models() tells, no newer than what it tells afterwards."""
+        with self.snapshot() as connection:
+            return catalog_state(connection)
 
     def events(self, name: str, version: str | None, span: Span, labels: dict[str, str], limit: int) -> list[Event]:
         """The newest `limit` raw events in `span`, newest first; those of one time by labels and metrics."""

@@ -1,5 +1,6 @@
 """Rows for Postgres' binary COPY, made column-wise (https://www.postgresql.org/docs/current/sql-copy.html)."""
 
+import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -40,7 +41,7 @@ _TYPES = {
 
 @cache
 def _rollup_dtype(columns: tuple[str, ...] = FIELDS) -> np.dtype[np.void]:
-    """One row up to the sketch's length: every field is preceded by its own."""
+    """One row up to the sketch's length: every field is preceded by its own length."""
     fields: list[tuple[str, str]] = [("fields", ">i2")]
     for name in columns:
         fields += [(f"{name}_length", ">i4"), (name, _TYPES.get(name, ">i8"))]
@@ -51,10 +52,11 @@ _ROLLUP = _rollup_dtype()
 _INSTANTS = ("window", "first_at", "last_at")
 
 
-def rollup_rows(rollups: Rollups) -> bytes:
-    """All rows, with header and trailer, for copy_rollups."""
+def rollup_rows(rollups: Rollups, class_id: int | None = None) -> bytes:
+    """All rows, with header and trailer, for copy_rollups; with the class when it is given."""
     rows = np.zeros(len(rollups), _ROLLUP)
-    rows["fields"] = len(FIELDS) + 1
+    ending = b"" if class_id is None else struct.pack(">ih", 2, class_id)
+    rows["fields"] = len(FIELDS) + 1 + bool(ending)
     for name in FIELDS:
         column = getattr(rollups, name)
         rows[f"{name}_length"] = _ROLLUP[name].itemsize
@@ -65,6 +67,8 @@ def rollup_rows(rollups: Rollups) -> bytes:
     for number, data in enumerate(rollups.sketch):
         parts.append(fixed[number * size : (number + 1) * size])
         parts.append(data)
+        if ending:
+            parts.append(ending)
     parts.append(TRAILER)
     return b"".join(parts)
 
@@ -87,6 +91,7 @@ def numbered_rollups_of(blocks: Sequence[Buffer], columns: tuple[str, ...]) -> t
     rows = [bytes(block) for block in blocks]
     if rows and rows[0].startswith(HEADER):
         rows[0] = rows[0].removeprefix(HEADER)
+        rows = rows if rows[0] else rows[1:]
     if rows and rows[-1] == TRAILER:
         rows.pop()
     fixed = np.frombuffer(b"".join([one[:size] for one in rows]), np.uint8)
@@ -120,15 +125,15 @@ def _rows_of(data: bytes, size: int) -> list[bytes]:
     return rows
 
 
-def chunk_rows(chunks: Iterable[Chunk]) -> bytes:
-    """All rows, with header and trailer, for copy_chunks."""
+def chunk_rows(chunks: Iterable[Chunk], classes: Iterable[int] | None = None) -> bytes:
+    """All rows, with header and trailer, for copy_chunks; `classes` has the class of each, None: 0."""
     parts = [HEADER]
-    for chunk in chunks:
+    for chunk, class_id in zip(chunks, itertools.repeat(0) if classes is None else classes, strict=False):
         metrics, columns = chunk.metrics, chunk.columns
         parts.append(
             struct.pack(
                 ">hiiiqiqiii?iiiiii",
-                7,
+                8,
                 4,
                 chunk.stream_id,
                 8,
@@ -154,5 +159,6 @@ def chunk_rows(chunks: Iterable[Chunk]) -> bytes:
         for data in columns:
             parts.append(struct.pack(">i", len(data)))
             parts.append(data)
+        parts.append(struct.pack(">ih", 2, class_id))
     parts.append(TRAILER)
     return b"".join(parts)

@@ -90,6 +90,7 @@ _INGEST: dict[str, Any] = {
                         "batch_id": "019aaf00-0000-7000-8000-000000000000.0",
                         "accepted": 1,
                         "rejected": 0,
+                        "kept_without_raw": 0,
                         "errors": [],
                     }
                 }

@@ -17,8 +17,10 @@ from modelmeter.errors import Busy, Malformed, ModelmeterError, TooLarge, Unavai
 from modelmeter.ingester import Ingester
 from modelmeter.message import id_of_key
 from modelmeter.queue import Backlog, Producer
+from modelmeter.retention import read_retention
 from modelmeter.store.registry import read_registry
 from modelmeter.web.body import Disconnected, discard_body, read_body, unpack
+from modelmeter.web.borders import RawBorders
 from modelmeter.web.problem import problem_of
 from modelmeter.window import SECOND
 
@@ -41,6 +43,7 @@ class _Answer(msgspec.Struct):
     batch_id: str
     accepted: int
     rejected: int
+    kept_without_raw: int
     errors: list[object]
 
 
@@ -57,6 +60,7 @@ class Gate:
         self._needs_database = needs_database
         self._streams: set[bytes] = set()
         self._metrics: set[str] = set()
+        self.raw_borders = RawBorders(read_retention(config))
         self._ready = False
         self._trouble = "starting; the queue has not answered yet"
         self._backlog = Backlog(0, 0, 0, 0)
@@ -70,10 +74,11 @@ class Gate:
             await asyncio.gather(self._watch_queue(conninfo), self._watch_registry(conninfo))
 
     async def _read_registry(self, conninfo: Callable[[], str]) -> None:
-        streams, metrics = await asyncio.to_thread(read_registry, conninfo(), len(self._streams))
-        if streams is not None:
-            self._streams = streams
-        self._metrics |= metrics
+        found = await asyncio.to_thread(read_registry, conninfo(), len(self._streams))
+        if found.streams is not None:
+            self._streams = found.streams
+        self._metrics |= found.metrics
+        self.raw_borders.learn(found)
 
     async def _watch_registry(self, conninfo: Callable[[], str]) -> None:
         """Beside a queue outside: while the database is away, the limits go by what was known last."""
@@ -263,4 +268,5 @@ class Ingest:
         key_id = id_of_key(key.decode("latin-1")) if key else None
         batch_id = await self._ingester.submit(decoded.batches, key_id)
         telemetry.EVENTS_ACCEPTED.inc(decoded.accepted)
-        return _encode(_Answer(batch_id, decoded.accepted, decoded.rejected, list(decoded.refusals)))
+        without_raw = self._gate.raw_borders.count_without_raw(decoded.batches, time_ns() // 1000)
+        return _encode(_Answer(batch_id, decoded.accepted, decoded.rejected, without_raw, list(decoded.refusals)))

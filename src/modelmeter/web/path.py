@@ -24,9 +24,12 @@ NAME, VERSION = "{name:segment}", "{version:segment}"
 """For the paths of routes."""
 
 
+_WITH_NAMES = ("/stats/", "/events/", "/compare/", "/drift/", "/baselines/")
+
+
 def as_sent(scope: Scope) -> Scope:
     """The scope of a request with its path still percent-encoded, if it is one with names in it."""
     raw = scope.get("raw_path")
-    if raw and scope["path"].startswith(("/stats/", "/events/")):
+    if raw and scope["path"].startswith(_WITH_NAMES):
         return {**scope, "path": raw.decode("latin-1")}
     return scope

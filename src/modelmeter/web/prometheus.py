@@ -26,6 +26,7 @@ from modelmeter.promql import (
     evaluate_range,
     format_query,
     parse_selector,
+    parse_tree,
 )
 from modelmeter.promql.labels import METRIC_NAME, Labels
 from modelmeter.reader import Connection, Reader
@@ -302,6 +303,14 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
         def respond(parameters: Parameters) -> Response:
             with _blaming("query"):
                 return _answer(msgspec.json.encode(format_query(_one(parameters, "query"))))
+
+        return await guarded(request, respond)
+
+    @both("/parse_query", "A query as a tree")
+    async def parsed(request: Request) -> Response:
+        def respond(parameters: Parameters) -> Response:
+            with _blaming("query"):
+                return _answer(msgspec.json.encode(parse_tree(_one(parameters, "query"))))
 
         return await guarded(request, respond)
 

@@ -8,10 +8,11 @@ from starlette.concurrency import run_in_threadpool
 
 from modelmeter.errors import Malformed
 from modelmeter.promql.labels import METRIC_NAME
-from modelmeter.reader import Limits, Model, Question, Reader
+from modelmeter.reader import Answer, Limits, Model, Question, Reader
 from modelmeter.reader.answer import take_page
 from modelmeter.web.accept import ARROW, CSV, JSON, choose
 from modelmeter.web.answer import answer_document, answer_frame
+from modelmeter.web.etag import make_tag, respond_unless_known
 from modelmeter.web.parameters import (
     MATCH,
     METRIC,
@@ -50,9 +51,8 @@ _PARAMETERS = {"start", "end", *(name for name, _ in _QUERY)}
 _ASKING = _PARAMETERS - {"start", "end", "limit", "cursor"}
 
 
-def _json(value: object, began: float) -> Response:
-    response = Response(msgspec.json.encode(value), media_type="application/json")
-    return _timed(response, began)
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type=JSON)
 
 
 def _timed(response: Response, began: float) -> Response:
@@ -113,7 +113,7 @@ def make_router(reader: Reader, limits: Limits) -> APIRouter:
     """The routes; the work is done in threads."""
     router = APIRouter(tags=["stats"])
 
-    async def answer(request: Request, name: str | None, version: str | None) -> Response:
+    async def stats_of(request: Request, name: str | None, version: str | None) -> Response:
         began = time.perf_counter()
         check_known(request, _PARAMETERS)
         media = choose(request, (JSON, CSV, ARROW))
@@ -121,28 +121,41 @@ def make_router(reader: Reader, limits: Limits) -> APIRouter:
         limit = read_limit(request, limits.points, limits.points) if "limit" in request.query_params else None
         cursor = request.query_params.get("cursor")
 
-        def work() -> Response:
-            page, following = take_page(reader.ask(question, limits), cursor, limit)
+        def respond(answered: Answer) -> Response:
+            page, following = take_page(answered, cursor, limit)
             if media == JSON:
-                response = _json(answer_document(question, page, following), began)
-            else:
-                response = respond_with_table(answer_frame(question, page), media)
-                if following is not None:
-                    response.headers["Modelmeter-Next"] = following
-            response.headers["Vary"] = "Accept"
-            return _timed(response, began)
+                return _json(answer_document(question, page, following))
+            response = respond_with_table(answer_frame(question, page), media)
+            if following is not None:
+                response.headers["Modelmeter-Next"] = following
+            return response
 
-        return await run_in_threadpool(work)
+        def work() -> Response:
+            with reader.asking(question, limits) as (state, answer):
+                return respond_unless_known(request, make_tag(request, media, state), lambda: respond(answer()))
+
+        return _timed(await run_in_threadpool(work), began)
+
+    async def listing(request: Request, name: str | None) -> Response:
+        began = time.perf_counter()
+        choose(request, (JSON,))
+
+        def respond() -> Response:
+            found = [_model(model) for model in reader.models(name)]
+            return _json({"models": found} if name is None else {"name": name, "versions": found})
+
+        def work() -> Response:
+            return respond_unless_known(request, make_tag(request, JSON, reader.catalog_state()), respond)
+
+        return _timed(await run_in_threadpool(work), began)
 
     @router.get(
         "/stats", summary="All models and versions; stats over all of them", openapi_extra=describe(*SPAN, *_QUERY)
     )
     async def models(request: Request) -> Response:
         if _is_asking(request, "/stats"):
-            return await answer(request, None, None)
-        began = time.perf_counter()
-        found = await run_in_threadpool(reader.models)
-        return _json({"models": [_model(model) for model in found]}, began)
+            return await stats_of(request, None, None)
+        return await listing(request, None)
 
     @router.get(
         f"/stats/{NAME}",
@@ -151,15 +164,13 @@ def make_router(reader: Reader, limits: Limits) -> APIRouter:
     )
     async def versions(request: Request, name: str) -> Response:
         if _is_asking(request, "/stats/{name}"):
-            return await answer(request, name, None)
-        began = time.perf_counter()
-        found = await run_in_threadpool(reader.models, name)
-        return _json({"name": name, "versions": [_model(model) for model in found]}, began)
+            return await stats_of(request, name, None)
+        return await listing(request, name)
 
     @router.get(
         f"/stats/{NAME}/{VERSION}", summary="Stats of a version, by metric", openapi_extra=describe(*SPAN, *_QUERY)
     )
     async def stats(request: Request, name: str, version: str) -> Response:
-        return await answer(request, name, version)
+        return await stats_of(request, name, version)
 
     return router

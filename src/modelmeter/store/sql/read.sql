@@ -62,3 +62,41 @@ ORDER BY end_at DESC, stored_at DESC;
 -- name: chunk_at
 -- One chunk by its place, in the snapshot that found it.
 SELECT stream_id, count, metrics, columns FROM modelmeter.chunk WHERE tableoid = %s AND ctid = %s::tid;
+
+-- name: state
+-- What is stored of a span in whole hours, as a fingerprint: every row that is written has an xmin of its own, and a
+-- row is never changed in place. Rows that the span cuts through are told. Index: as read_rollups has them.
+SELECT count(*), coalesce(sum(hash_record_extended(ROW(tableoid, xmin, stream_id, metric_id, window_start), 0)), 0)::text,
+    coalesce(bool_or(first_at < %(since)s), false), coalesce(bool_or(last_at >= %(until)s), false)
+FROM (
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_partial_1m
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(start)s AND window_start < %(end)s
+    UNION ALL
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_partial_1h
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(start)s AND window_start < %(end)s
+    UNION ALL
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_1h
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(start)s AND window_start < %(first_day)s
+    UNION ALL
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_1h
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(last_day)s AND window_start < %(end)s
+    UNION ALL
+    SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_1d
+    WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
+        AND window_start >= %(first_day)s AND window_start < %(last_day)s
+) AS stored
+WHERE last_at >= %(since)s AND first_at < %(until)s;
+
+-- name: catalog_state
+-- The same of all streams and what is not folded yet. Index: none, both tables are small.
+SELECT (SELECT count(*) || ' ' || coalesce(sum(hash_record_extended(ROW(xmin, stream_id), 0)), 0) FROM modelmeter.stream)
+    || ' ' ||
+    (SELECT count(*) || ' ' || coalesce(sum(hash_record_extended(ROW(p.tableoid, p.xmin, stream_id, window_start), 0)), 0)
+    FROM modelmeter.rollup_partial_1m p WHERE metric_id = 0)
+    || ' ' ||
+    (SELECT count(*) || ' ' || coalesce(sum(hash_record_extended(ROW(p.tableoid, p.xmin, stream_id, window_start), 0)), 0)
+    FROM modelmeter.rollup_partial_1h p WHERE metric_id = 0);

@@ -9,3 +9,7 @@ SELECT fingerprint FROM modelmeter.stream;
 -- name: metric_names
 -- All of them. Index: metric_name_key.
 SELECT name FROM modelmeter.metric;
+
+-- name: classed
+-- The streams that are of a class. Index: none.
+SELECT fingerprint, class FROM modelmeter.stream WHERE class <> 0;

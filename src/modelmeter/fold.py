@@ -14,10 +14,11 @@ import psycopg
 from numpy.typing import NDArray
 
 from modelmeter import rollup
-from modelmeter.pieces import WHOLE, Pieces, Plan, Retired, one_piece, plan, runs
+from modelmeter.pieces import Pieces, Plan, Retired, one_piece, plan, runs
 from modelmeter.promql.errors import too_many_samples
 from modelmeter.rollup import Rollups
 from modelmeter.store.chunks import Events, count_events, read_events
+from modelmeter.store.retirement import read_retired
 from modelmeter.store.rollups import read_rollups, read_tables
 from modelmeter.window import DAY, HOUR, LATEST, MINUTE, Span, ceil
 
@@ -52,17 +53,20 @@ def fold_pieces(
     *,
     needs: Collection[str] | None = None,
     coarsest: int = DAY,
-    retired: Retired = WHOLE,
+    retired: Retired | None = None,
     event_limit: int = LATEST,
 ) -> Fold:
     """Partials whose merge by piece is the fold of its events; `metrics` None: of all.
 
-    `needs` are the columns that must be filled beside the keys, the counts and the times; None: all.
+    `needs` are the columns that must be filled beside the keys, the counts and the times; None: all. `retired` None:
+    looked up where it matters.
     TooMuchData when chunks of more than `event_limit` events would have to be read.
     """
     if not len(streams) or not pieces.wanted.any() or (metrics is not None and not len(metrics)):
         return Fold(rollup.EMPTY, 0)
     source = _Source(connection, list(streams), None if metrics is None else list(metrics), needs, event_limit)
+    if retired is None:
+        retired = read_borders(connection)
     chosen = plan(pieces, coarsest, retired)
     levels = source.read(chosen)
     done = []
@@ -93,6 +97,14 @@ def fold_pieces(
             rows, low = rollup.select(rows, ~mine), low[~mine]
         done.append(_wanted(rollup.renumber(rows, low), pieces))
     return Fold(rollup.concat(done), widened)
+
+
+def read_borders(connection: Connection) -> Retired:
+    """Until when any class of streams has lost what is finer than days."""
+    found: dict[str, int] = {}
+    for (_, kind), until in read_retired(connection).items():
+        found[kind] = max(found.get(kind, 0), until)
+    return Retired(found.get("raw", 0), found.get("1m", 0), found.get("1h", 0))
 
 
 def _wanted(rows: Rollups, pieces: Pieces) -> Rollups:

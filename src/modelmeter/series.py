@@ -19,16 +19,16 @@ from modelmeter import packed, rollup
 from modelmeter.batch import Labels
 from modelmeter.chunk import unpack_floats, unpack_ints
 from modelmeter.distance import value_of
-from modelmeter.fold import Connection, fold_pieces
+from modelmeter.fold import Connection, Fold, fold_pieces
 from modelmeter.matcher import Matcher
-from modelmeter.pieces import cut_windows
+from modelmeter.pieces import WHOLE, Retired, cut_windows
 from modelmeter.promql.errors import too_many_samples
 from modelmeter.promql.labels import METRIC_NAME, make_labels
 from modelmeter.promql.labels import value_of as label_value
 from modelmeter.promql.source import Floats, Folded, Histograms, Ints, Samples, Statistic
 from modelmeter.rollup import Rollups
 from modelmeter.store.sql import load
-from modelmeter.window import DAY, LATEST, Span, floor, to_datetime
+from modelmeter.window import DAY, LATEST, Span, floor, format_duration, to_datetime, to_rfc3339
 
 SQL = load("series.sql")
 
@@ -42,6 +42,8 @@ _NEEDS = {
     "last": ("last",),
     "quantile": ("min", "max", "sketch"),
 }
+_WIDENED = "finer data is retired: windows begin and end at whole windows of {}"
+_RETIRED = "raw samples before {} are retired, of some streams at least: this is computed from what is left"
 _APPROXIMATE = "quantiles are read from histograms: within 1.1 % of the value"
 
 
@@ -53,6 +55,7 @@ class Catalog:
         self._streams: dict[int, Labels] = {}
         self._metrics: dict[int, str] = {}
         self._counted_at = -math.inf
+        self.retired = WHOLE
 
     def refresh(self, connection: Connection) -> tuple[dict[int, Labels], dict[int, str]]:
         """All streams and all metric names by id."""
@@ -64,11 +67,18 @@ class Catalog:
                 if row is not None and row[0] != len(self._streams):
                     self._streams, last = {}, 0
                 self._counted_at = time.monotonic()
-            rows = connection.execute(SQL["streams_after"], (last,), prepare=True).fetchall()
-            if rows:
+            row = connection.execute(SQL["newest"], prepare=True).fetchone()
+            assert row is not None
+            newest, metrics, retired = row
+            # Others may be reading the old ones.
+            if newest is not None and newest > last:
+                rows = connection.execute(SQL["streams_after"], (last,), prepare=True).fetchall()
                 new = {stream_id: tuple(sorted(labels.items())) for stream_id, labels in rows}
-                self._streams = {**self._streams, **new}  # others may be reading the old one
-            self._metrics = dict(connection.execute(SQL["metrics"], prepare=True).fetchall())
+                self._streams = {**self._streams, **new}
+            if metrics > len(self._metrics):
+                self._metrics = dict(connection.execute(SQL["metrics"], prepare=True).fetchall())
+            if retired:
+                self.retired = Retired(retired.get("raw", 0), retired.get("1m", 0), retired.get("1h", 0))
             return self._streams, self._metrics
 
 
@@ -121,7 +131,7 @@ class SeriesSource:
         times: dict[tuple[int, int], list[Ints]] = {}
         values: dict[tuple[int, int], list[Floats]] = {}
         span = _between(start, end)
-        taken = 0
+        taken, retired = 0, self.catalog.retired.raw
         if streams and metrics and span.start < span.end:
             scope = {**_scope(list(streams), span), "metrics": list(metrics), "minutely": None}
             row = self.connection.execute(SQL["count_samples"], scope).fetchone()
@@ -160,6 +170,7 @@ class SeriesSource:
             np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
             np.concatenate([*flat_times, np.zeros(0, np.int64)]),
             np.concatenate([*flat_values, np.zeros(0)]),
+            infos=(_RETIRED.format(to_rfc3339(retired)),) if span.start < retired and span.start < span.end else (),
         )
 
     def fold(
@@ -174,7 +185,8 @@ class SeriesSource:
             return None  # rollups do not keep it
         needs = {column for one in statistics for column in _NEEDS.get(one, ())}
         windows = self._windows(matchers, range_, ends, needs)
-        if quantile is not None and int(windows.count.sum()) <= self.exact_limit:
+        whole = not windows.infos and int(ends.min()) - range_ >= self.catalog.retired.raw
+        if quantile is not None and whole and int(windows.count.sum()) <= self.exact_limit:
             return None
         return windows.folded(statistics, quantile)
 
@@ -183,7 +195,8 @@ class SeriesSource:
         bins = windows.bins
         if windows.cells * max(bins.size, 1) > self.sample_limit:
             raise too_many_samples()
-        return Histograms(windows.labels, bins, windows.histograms(bins, 0, len(windows.labels)))
+        counts = windows.histograms(bins, 0, len(windows.labels))
+        return Histograms(windows.labels, bins, counts, infos=windows.infos)
 
     def _windows(self, matchers: Sequence[Matcher], range_: int, ends: Ints, needs: Collection[str]) -> "_Windows":
         """The folded windows; `needs` are the columns of their rollups beside counts and times."""
@@ -191,12 +204,18 @@ class SeriesSource:
         starts = np.clip(ends - range_ + 1, 0, LATEST)
         pieces, since, until = cut_windows(starts, np.clip(ends + 1, 0, LATEST))
         folded = fold_pieces(
-            self.connection, list(streams), list(metrics), pieces, needs=needs, event_limit=self._event_limit
+            self.connection,
+            list(streams),
+            list(metrics),
+            pieces,
+            needs=needs,
+            retired=self.catalog.retired,
+            event_limit=self._event_limit,
         )
         empty = since == until
         count = len(pieces)
         windows = _Windows.make(
-            folded.rows, np.where(empty, count, since), np.where(empty, count, until), count, streams, metrics
+            folded, np.where(empty, count, since), np.where(empty, count, until), count, streams, metrics
         )
         if windows.cells > self.sample_limit:
             raise too_many_samples()
@@ -244,21 +263,24 @@ class _Windows:
     pieces: int
     since: Ints
     until: Ints
+    infos: tuple[str, ...]
     _decoded: list[tuple[Ints, Ints, Ints]] = field(default_factory=list)
 
     @staticmethod
     def make(
-        rows: Rollups, since: Ints, until: Ints, pieces: int, streams: dict[int, Labels], metrics: dict[int, str]
+        folded: Fold, since: Ints, until: Ints, pieces: int, streams: dict[int, Labels], metrics: dict[int, str]
     ) -> "_Windows":
         """The series in order of their labels."""
-        rows = rollup.merge(rollup.select(rows, rows.metric != rollup.EVENTS))
+        rows = folded.rows
+        rows = rollup.merge(rows if rows.metric.all() else rollup.select(rows, rows.metric != rollup.EVENTS))
         key = rows.stream.astype(np.int64) << 32 | rows.metric
         series, row = np.unique(key, return_inverse=True)
         labels = [_series_labels(streams[one >> 32], metrics[one & 0xFFFFFFFF]) for one in series.tolist()]
         order = sorted(range(len(labels)), key=labels.__getitem__)
         place = np.empty(len(labels), np.int64)
         place[order] = np.arange(len(labels))
-        return _Windows([labels[one] for one in order], rows, place[row], rows.window, pieces, since, until)
+        infos = (_WIDENED.format(format_duration(folded.widened)),) if folded.widened else ()
+        return _Windows([labels[one] for one in order], rows, place[row], rows.window, pieces, since, until, infos)
 
     @property
     def cells(self) -> int:
@@ -303,7 +325,7 @@ class _Windows:
             found |= {"min": low, "max": high}
             if quantile is not None:
                 found["quantile"] = self._quantiles(quantile, low, high)
-        infos = () if quantile is None else (_APPROXIMATE,)
+        infos = self.infos if quantile is None else (*self.infos, _APPROXIMATE)
         return Folded(self.labels, count, **found, infos=infos)  # type: ignore[arg-type]
 
     def _deviation(self, count: Ints) -> Floats:

@@ -1,3 +1,11 @@
+-- name: newest
+-- What has come since the last look: the newest stream, how many metrics, and until when is retired what is not whole
+-- for every class of streams. Index: stream_pkey; the others are small.
+SELECT (SELECT max(stream_id) FROM modelmeter.stream), (SELECT count(*) FROM modelmeter.metric),
+    (SELECT jsonb_object_agg(resolution, until) FROM (
+        SELECT resolution, max((extract(epoch FROM until) * 1000000)::bigint) AS until FROM modelmeter.retired
+        GROUP BY resolution) AS borders);
+
 -- name: streams_after
 -- Streams newer than those known. Index: stream_pkey.
 SELECT stream_id, labels FROM modelmeter.stream WHERE stream_id > %s ORDER BY stream_id;
@@ -22,12 +30,6 @@ ORDER BY start_at, stored_at;
 SELECT coalesce(sum(count), 0)::bigint FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
     AND metrics && %(metrics)s::int[];
-
--- name: count_slow_samples
--- The same of the streams that have no rollups of a minute. Index: chunk_stream.
-SELECT coalesce(sum(count), 0)::bigint FROM modelmeter.chunk
-WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
-    AND metrics && %(metrics)s::int[] AND NOT minutely;
 
 -- name: series_between
 -- Which series have events in a span of whole days. Index: the primary keys.

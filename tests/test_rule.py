@@ -180,7 +180,7 @@ def test_a_file_of_rules_is_read(tmp_path: Path) -> None:
         (GOOD.replace("event: inference", "evnt: inference"), 9, "did you mean event"),
         (GOOD.replace("> 500", "> fast"), 9, "no number"),
         (GOOD.replace("- alert: Slow\n        event", "- event"), 8, "a rule needs alert"),
-        (GOOD.replace("        event: inference_time > 500\n", ""), 8, "a rule needs event"),
+        (GOOD.replace("        event: inference_time > 500\n", ""), 8, "a rule needs expr or event"),
         (GOOD.replace("alert: Slow", "alert: [Slow]"), 8, "a rule needs alert"),
         (GOOD.replace("< 0.3", "under 0.3"), 5, "cannot be read"),
     ],

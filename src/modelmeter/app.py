@@ -17,11 +17,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmeter import __version__, significance, telemetry
+from modelmeter.alert_reader import AlertReader
 from modelmeter.compactor import Compactor
 from modelmeter.comparer import Comparer
 from modelmeter.config import Config
+from modelmeter.dispatcher import Dispatcher
 from modelmeter.errors import ModelmeterError, WrongSetting
+from modelmeter.evaluator import Evaluator
 from modelmeter.ingester import Ingester
+from modelmeter.notify.current import CurrentNotifications
 from modelmeter.notify.log import AlertLog
 from modelmeter.partitioner import Partitioner, retire_now
 from modelmeter.pinner import Pinner
@@ -29,16 +33,33 @@ from modelmeter.queue import Backlog, Consumer, Producer, Steward
 from modelmeter.queue.outside import OutsideConsumer
 from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
 from modelmeter.reader import Limits, Reader
+from modelmeter.recorder import Recorder
 from modelmeter.retention import read_retention
 from modelmeter.rule import DEFAULT_RULES, read_rules
-from modelmeter.runner import Leadership, Pulse, Stop, run_loop
+from modelmeter.rule_book import RuleBook
+from modelmeter.rule_trial import Trial
+from modelmeter.runner import Hangup, Leadership, Pulse, Stop, run_loop
 from modelmeter.side_reader import SideReader
 from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import baselines, compare, events, health, prometheus, stats
+from modelmeter.web import (
+    alertmanager,
+    alerts,
+    baselines,
+    compare,
+    events,
+    health,
+    notifications,
+    prometheus,
+    rules,
+    silences,
+    stats,
+)
+from modelmeter.web.closing import Closing
+from modelmeter.web.dashboard import router as dashboard
 from modelmeter.web.ingest import Gate, Ingest
 from modelmeter.web.listener import BACKLOG, listen, url_of
 from modelmeter.web.path import as_sent
@@ -49,9 +70,12 @@ from modelmeter.worker import Worker
 log = logging.getLogger(__name__)
 
 COMPACTOR_LOCK = 0x6D6D_0010
+DISPATCHER_LOCK = 0x6D6D_0012
+EVALUATOR_LOCK = 0x6D6D_0011
 PARTITIONER_LOCK = 0x6D6D_0013
 _PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
+_FAREWELL_SHARE = 0.2  # of the grace, for messages under way
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -132,12 +156,13 @@ def retry_dead_letters(config: Config, ids: Sequence[int] | None) -> int:
     return asyncio.run(retry())
 
 
-def make_api(config: Config) -> ASGIApp:
-    """The ASGI application."""
+def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
+    """The ASGI application. `closing` is how its server says that streams must end."""
     producer = make_producer(config)
     ingester = Ingester(producer)
     gate = Gate(config, producer, needs_database=isinstance(parse(config.queue), PostgresUrl))
     reader = Reader(config.database_url)
+    current = CurrentNotifications(config)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -164,7 +189,14 @@ def make_api(config: Config) -> ASGIApp:
     api.include_router(compare.make_router(Comparer(config, sides)))
     api.include_router(baselines.make_router(Pinner(config, sides)))
     api.include_router(prometheus.make_router(config, reader))
+    api.include_router(silences.make_router(config))
+    api.include_router(notifications.make_router(config, current))
+    api.include_router(alertmanager.make_router(config, current))
+    alert_reader = AlertReader(config, reader)
+    api.include_router(alerts.make_router(alert_reader))
+    api.include_router(rules.make_router(alert_reader, Trial(config, reader)))
     api.include_router(health.make_router(gate))
+    api.include_router(dashboard.make_router(config, reader, closing or Closing()))
     events.describe_ingest(api)
     ingest = Ingest(config, gate, ingester)
 
@@ -187,9 +219,10 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
     if listener is None:
         listener = listen(config.host, config.port)
         print(f"modelmeter listens on {url_of(listener)}", flush=True)
+    closing = Closing()
     server = _Server(
         uvicorn.Config(
-            make_api(config),
+            make_api(config, closing),
             host=config.host,
             port=config.port,
             loop="uvloop",
@@ -203,8 +236,10 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
             server_header=False,
             proxy_headers=False,
             ws="none",
-        )
+        ),
+        closing,
     )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what it reads from files it looks at anew by itself
     # uvicorn ends by raising the signal that stopped it; all was answered by then, so that is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
@@ -215,8 +250,13 @@ class _Server(uvicorn.Server):
     """uvicorn, with a farewell: for a moment each answer says that the connection closes, before idle ones are cut.
 
     A client that is busy is so never cut between its request and the answer, as it would be by closing at once a
-    connection that only looks idle because its next request is still on the way.
+    connection that only looks idle because its next request is still on the way. Streams that
+    have no end are told to end first.
     """
+
+    def __init__(self, config: uvicorn.Config, closing: Closing) -> None:
+        super().__init__(config)
+        self._closing = closing
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -224,15 +264,17 @@ class _Server(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        self._closing.begin()
         await asyncio.sleep(_FAREWELL_SECONDS)
         await super().shutdown(sockets)
 
 
 @contextlib.contextmanager
-def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
+def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse, Hangup]]:
     """What a process that is one loop needs: it stops at a signal, tells how it is, and waits for the schema."""
-    stop, pulse = Stop(), Pulse()
+    stop, pulse, hangup = Stop(), Pulse(), Hangup()
     stop.install()
+    hangup.install()
     with contextlib.ExitStack() as stack:
         if config.metrics_port:
             stack.enter_context(probes(config.host, config.metrics_port, pulse.trouble))
@@ -242,16 +284,16 @@ def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
             return stop.wait(seconds)
 
         wait_for_schema(config.database_url, is_over)
-        yield stop, pulse
+        yield stop, pulse, hangup
 
 
 def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
-    alerts = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
+    alert_log = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
     consumer = make_consumer(config)
     retention = read_retention(config)
     catalog = Catalog(config.database_url, retention)
-    worker = Worker(config, consumer, catalog, alerts.look_at)
+    worker = Worker(config, consumer, catalog, alert_log.look_at)
     idle = 0
     gathering = 0.0
     is_retired = False
@@ -263,7 +305,7 @@ def run_worker(config: Config) -> None:
             is_retired = True
         stored = worker.run_once()
         if stored is None:
-            alerts.flush()
+            alert_log.flush()
             return False
         full = stored.events * 2 > worker.limit_events
         gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)
@@ -281,7 +323,7 @@ def run_worker(config: Config) -> None:
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
         return gathering if busy else _IDLE_SECONDS[idle]
 
-    with _loop_of(config) as (stop, pulse):
+    with _loop_of(config) as (stop, pulse, _):
         run_loop("worker", run_once, stop, pause, pulse)
     consumer.close()
     catalog.close()
@@ -289,19 +331,27 @@ def run_worker(config: Config) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """A loop of the keeper. Of many keepers, the one that holds the advisory lock runs it; `pause` as in run_loop."""
+    """A loop of the keeper. Of many keepers, the one that holds the advisory lock runs it; `pause` as in run_loop.
+
+    `lead` is called whenever this keeper has become the leader.
+    """
 
     name: str
     lock: int
     run_once: Callable[[], bool]
     pause: Callable[[bool], float]
+    lead: Callable[[], None] = lambda: None
 
 
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
+    dispatcher = Dispatcher(config)
     partitioner = Partitioner(config)
     consumer = make_consumer(config)
+    book = RuleBook(config.rules)
+    book.read()
+    evaluator = Evaluator(config, book, Recorder(make_producer(config)))
 
     def compact() -> bool:
         consumer.tidy()
@@ -309,9 +359,19 @@ def run_keeper(config: Config) -> None:
 
     loops = [
         _Loop("compactor", COMPACTOR_LOCK, compact, lambda busy: 0.05 if busy else config.compact_interval_seconds),
+        _Loop(
+            "evaluator",
+            EVALUATOR_LOCK,
+            lambda: evaluator.run_once(evaluator.now()),
+            lambda _: evaluator.wait_seconds(),
+            evaluator.forget,
+        ),
+        _Loop("dispatcher", DISPATCHER_LOCK, dispatcher.run_once, dispatcher.pause),
         _Loop("partitioner", PARTITIONER_LOCK, partitioner.run_once, lambda _: _PARTITIONER_SECONDS),
     ]
-    with _loop_of(config) as (stop, pulse):
+    with _loop_of(config) as (stop, pulse, hangup):
+        hangup.on_signal(book.ask)
+        hangup.on_signal(dispatcher.reload)
         pulses = [Pulse() for _ in loops]
         threads = [
             threading.Thread(target=_lead, args=(config, loop, stop, its_pulse), name=loop.name)
@@ -324,8 +384,11 @@ def run_keeper(config: Config) -> None:
                 pulse.beat()
         for thread in threads:
             thread.join()
+        dispatcher.close(config.grace_seconds * _FAREWELL_SHARE)
+    evaluator.close()
 
 
 def _lead(config: Config, loop: _Loop, stop: Stop, pulse: Pulse) -> None:
-    leadership = Leadership(config.database_url, loop.lock)
+    leadership = Leadership(config.database_url, loop.lock, loop.lead)
     run_loop(loop.name, lambda: leadership.held() and loop.run_once(), stop, loop.pause, pulse)
+    leadership.close()

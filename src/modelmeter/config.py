@@ -5,6 +5,7 @@ and an unknown `MODELMETER_` name gets a «did you mean».
 """
 
 import difflib
+import glob
 import os
 from pathlib import Path
 
@@ -25,6 +26,17 @@ def default_data_dir() -> Path:
     return Path(base) / "modelmeter"
 
 
+def read_units(text: str) -> dict[str, str]:
+    """`inference_time=ms,cost=USD` to metric and unit. ValueError when it is not of that form."""
+    found: dict[str, str] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        metric, equals, unit = (one.strip() for one in part.partition("="))
+        if not (metric and equals and unit):
+            raise ValueError(f"{part!r} is no metric and unit; write them like inference_time=ms,cost=USD")
+        found[metric] = unit
+    return found
+
+
 class Config(BaseSettings):
     """The settings of one process."""
 
@@ -41,7 +53,14 @@ class Config(BaseSettings):
     )
     queue: str = Field("postgres:", description="The queue's URL. postgres: is the same database.")
     rules: Path | None = Field(
-        None, description="Rules file (YAML, Prometheus' format). Without one: prediction_accuracy < 0.3."
+        None,
+        description="Rules file (YAML, Prometheus' format), a directory of such, or a pattern like rules/*.yml. "
+        "Without one: prediction_accuracy < 0.3.",
+    )
+    notifications: Path | None = Field(
+        None,
+        description="Notifications file (YAML, Alertmanager's form): who is told of which alert, and how. "
+        "Without one: ALERT lines.",
     )
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
@@ -122,12 +141,72 @@ class Config(BaseSettings):
         20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
     )
 
-    @field_validator("rules")
+    live_limit_listeners: int = Field(
+        200, ge=0, description="Pages of the dashboard that one API process keeps fresh; beyond it, 429."
+    )
+    units: str = Field(
+        "",
+        description="What metrics are measured in, for the dashboard: inference_time=ms,cost=USD. "
+        "Without it the name tells: latency_seconds.",
+    )
+    evaluation_interval_seconds: float = Field(
+        15, ge=1, description="How often a group of rules is evaluated that says no interval of its own."
+    )
+    catch_up_limit_seconds: float = Field(
+        3600, ge=0, description="How far back windows that no keeper has evaluated are made up for."
+    )
+    silence_horizon_seconds: float = Field(
+        86_400, ge=60, description="no_data: alert means a series that had events within this time, and has none now."
+    )
+    rule_group_limit: int = Field(1000, ge=1, description="Groups of rules that may be made over HTTP.")
+    external_url: str = Field(
+        "", description="Where people reach modelmeter; for links in annotations and notifications."
+    )
+
+    notification_timeout_seconds: float = Field(
+        15, gt=0, le=600, description="How long a destination may take to answer."
+    )
+    notification_give_up_seconds: float = Field(
+        21_600, ge=1, description="How long a notification is tried before it is given up."
+    )
+    notification_limit_alerts: int = Field(
+        1000, ge=1, le=10_000, description="Alerts in one message, and events that a group keeps for its next one."
+    )
+    notification_limit_pending: int = Field(
+        10_000, ge=1, description="Messages that may wait for one destination; beyond it, they are given up at once."
+    )
+    notification_history_days: float = Field(
+        30, gt=0, description="How long the history of messages, and silences that are over, are kept."
+    )
+    notification_history_limit: int = Field(1_000_000, ge=1, description="Lines of the history of messages.")
+    silence_limit: int = Field(10_000, ge=1, description="Silences that are not over.")
+
+    @field_validator("notifications")
     @classmethod
-    def _rules_exist(cls, value: Path | None) -> Path | None:
+    def _file_exists(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"there is no file {value}")
         return value
+
+    @field_validator("units")
+    @classmethod
+    def _units_can_be_read(cls, value: str) -> str:
+        read_units(value)
+        return value
+
+    @field_validator("rules")
+    @classmethod
+    def _rules_exist(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir() and not value.is_file() and not glob.has_magic(str(value)):
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @field_validator("external_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
 
     @field_validator("higher_is_better", "lower_is_better")
     @classmethod

@@ -237,3 +237,20 @@ def fold_span(
     coarsest = next(width for width in (DAY, HOUR, MINUTE) if step % width == 0)
     rows = fold_pieces(connection, streams, metrics, pieces, coarsest=coarsest).rows
     return rollup.renumber(rows, borders[rows.window])
+
+
+def fold_raw(
+    connection: Connection,
+    streams: Sequence[int],
+    metrics: Sequence[int] | None,
+    span: Span,
+    *,
+    minutely: bool,
+    width: int = LATEST,
+) -> Rollups:
+    """The raw events in `span` of minutely chunks, or of the others, folded into windows of `width`."""
+    if span.start >= span.end:
+        return rollup.EMPTY
+    grid = np.arange(ceil(span.start + 1, width), span.end, width, dtype=np.int64)
+    events = list(read_events(connection, streams, metrics, [span], minutely))
+    return rollup.coarsen(fold_events(events, [span], grid, metrics, None), width)

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 
@@ -36,6 +37,21 @@ class Stop:
     def wait(self, seconds: float) -> bool:
         """Whether it is set, after at most so many seconds."""
         return self._event.wait(seconds)
+
+
+class Hangup:
+    """SIGHUP: files are to be read again. Who reads them says how it is told."""
+
+    def __init__(self) -> None:
+        self._actions: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Call in the main thread."""
+        signal.signal(signal.SIGHUP, lambda *_: [action() for action in self._actions])
+
+    def on_signal(self, action: Callable[[], None]) -> None:
+        """`action` must only set a mark: it runs between any two instructions."""
+        self._actions.append(action)
 
 
 class Pulse:
@@ -88,12 +104,29 @@ def run_loop(
             stop.wait(seconds)
 
 
-class Leadership:
-    """A session's advisory lock: of many keepers only one does the work. Lost with the connection."""
+_KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
+_SERVER_KEEPALIVES = (
+    b"SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3;"
+    b" SET tcp_user_timeout = 5000"
+)
 
-    def __init__(self, conninfo: str, key: int) -> None:
+
+class Leadership:
+    """A session's advisory lock: of many keepers only one does the work. Lost with the connection.
+
+    Both ends look whether the other is still there: the lock of a machine that is gone is free after six seconds.
+    `on_gain` is called each time this process becomes the leader.
+    """
+
+    def __init__(self, conninfo: str, key: int, on_gain: Callable[[], None] = lambda: None) -> None:
         self._conninfo = conninfo
         self._key = key
+        self._on_gain = on_gain
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
     def held(self) -> bool:
@@ -106,11 +139,19 @@ class Leadership:
                 self._connection.close()
                 self._connection = None
         connection = psycopg.connect(
-            self._conninfo, autocommit=True, connect_timeout=5, application_name="modelmeter leader"
+            self._conninfo, autocommit=True, connect_timeout=5, application_name="modelmeter leader", **_KEEPALIVES
         )
+        connection.execute(_SERVER_KEEPALIVES)
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (self._key,)).fetchone()
         if row == (True,):
             self._connection = connection
+            self._on_gain()
             return True
         connection.close()
         return False
+
+    def close(self) -> None:
+        """Let another one lead at once."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -79,6 +79,25 @@ def test_sigterm_ends_within_the_grace_though_a_client_never_finishes_its_body(y
         assert time.monotonic() - began < GRACE_SECONDS
 
 
+def test_sigterm_ends_streams_that_have_no_end_of_their_own(yard: Yard, database_url: str) -> None:
+    api = yard.run("api", "--port", "0", database_url=database_url, grace_seconds=60)
+    until(lambda: is_ready(api.url), "the API is ready")
+    with socket.create_connection(
+        (urllib.parse.urlsplit(api.url).hostname, urllib.parse.urlsplit(api.url).port)
+    ) as sock:
+        sock.sendall(b"GET /ui/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock.settimeout(15)
+        heard = b""
+        while b"retry: " not in heard:
+            heard += sock.recv(4096)
+        assert heard.startswith(b"HTTP/1.1 200")
+        api.signal(signal.SIGTERM)
+        while found := sock.recv(4096):
+            heard += found
+        assert heard.endswith(b"0\r\n\r\n"), "the stream was cut, not ended"
+        assert api.end(GRACE_SECONDS) == 0, api.said
+
+
 @pytest.mark.parametrize("role", ["api", "worker", "keeper"])
 def test_each_role_alone_ends_with_zero_on_sigterm(yard: Yard, database_url: str, role: str) -> None:
     argv = [role, "--port", "0"] if role == "api" else [role]

@@ -18,7 +18,7 @@ _LIMIT, _MOST = 100, 10_000
 _QUERY = [("limit", f"At most so many, from 1 to {_MOST}. Default: {_LIMIT}.")]
 
 
-def _event(event: Event) -> dict[str, object]:
+def event_json(event: Event) -> dict[str, object]:
     labels = dict(event.labels)
     return {
         NAME: labels.pop(NAME),
@@ -44,7 +44,7 @@ def make_router(reader: Reader) -> APIRouter:
         limit = read_limit(request, _LIMIT, _MOST)
         found = await run_in_threadpool(reader.events, name, version, filters.span, filters.labels, limit)
         response = Response(
-            msgspec.json.encode({"events": [_event(event) for event in found]}), media_type="application/json"
+            msgspec.json.encode({"events": [event_json(event) for event in found]}), media_type="application/json"
         )
         response.headers["Server-Timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
         return response

@@ -97,7 +97,7 @@ def _duration(parameters: Parameters, name: str) -> int:
             raise BadQuery(f'invalid parameter "{name}": cannot parse "{text}" to a valid duration') from None
 
 
-def _answer(data: bytes, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> Response:
+def answer(data: bytes, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> Response:
     notes = b""
     if warnings:
         notes += b',"warnings":' + msgspec.json.encode(warnings)
@@ -106,7 +106,7 @@ def _answer(data: bytes, warnings: Sequence[str] = (), infos: Sequence[str] = ()
     return Response(b'{"status":"success","data":' + data + notes + b"}", media_type="application/json")
 
 
-def _refuse(error: ModelmeterError) -> Response:
+def refuse(error: ModelmeterError) -> Response:
     kind = error.kind if isinstance(error, QueryError) else ("unavailable" if error.status == 503 else "bad_data")
     body = {"status": "error", "errorType": kind, "error": error.detail}
     response = Response(msgspec.json.encode(body), error.status, media_type="application/json")
@@ -188,13 +188,13 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
                 source = SeriesSource(connection, catalog, config.query_exact_limit_samples, config.query_limit_samples)
                 return work(source, limits)
 
-        answer = asyncio.ensure_future(run_in_threadpool(run))
-        while not answer.done():
-            await asyncio.wait([answer], timeout=_LOOK_SECONDS)
-            if not answer.done() and await request.is_disconnected():
+        running = asyncio.ensure_future(run_in_threadpool(run))
+        while not running.done():
+            await asyncio.wait([running], timeout=_LOOK_SECONDS)
+            if not running.done() and await request.is_disconnected():
                 await run_in_threadpool(watch.end)
-        result = answer.result()
-        return _answer(result.data_json(), result.warnings, result.infos)
+        result = running.result()
+        return answer(result.data_json(), result.warnings, result.infos)
 
     async def guarded(request: Request, respond: Callable[[Parameters], object]) -> Response:
         began = time.perf_counter()
@@ -203,7 +203,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
             if asyncio.iscoroutine(response):
                 response = await response
         except ModelmeterError as error:
-            response = _refuse(error)
+            response = refuse(error)
         assert isinstance(response, Response)
         response.headers["Server-Timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
         return response
@@ -282,7 +282,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
             known = {
                 name: [{"type": "gauge", "help": "", "unit": ""}] for name in names if not wanted or name == wanted
             }
-            return _answer(msgspec.json.encode(known))
+            return answer(msgspec.json.encode(known))
 
         return await guarded(request, respond)
 
@@ -296,13 +296,13 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
             "buildDate": "",
             "goVersion": "",
         }
-        return _answer(msgspec.json.encode(known))
+        return answer(msgspec.json.encode(known))
 
     @both("/format_query", "A query, prettily")
     async def formatted(request: Request) -> Response:
         def respond(parameters: Parameters) -> Response:
             with _blaming("query"):
-                return _answer(msgspec.json.encode(format_query(_one(parameters, "query"))))
+                return answer(msgspec.json.encode(format_query(_one(parameters, "query"))))
 
         return await guarded(request, respond)
 
@@ -310,7 +310,7 @@ def make_router(config: Config, reader: Reader) -> APIRouter:
     async def parsed(request: Request) -> Response:
         def respond(parameters: Parameters) -> Response:
             with _blaming("query"):
-                return _answer(msgspec.json.encode(parse_tree(_one(parameters, "query"))))
+                return answer(msgspec.json.encode(parse_tree(_one(parameters, "query"))))
 
         return await guarded(request, respond)
 
@@ -324,5 +324,5 @@ def _listed(parameters: Parameters, found: Sequence[object]) -> Response:
         raise BadQuery(f'invalid parameter "limit": cannot parse "{text}" to a valid limit')
     limit = int(text or 0)
     if not limit or limit >= len(found):
-        return _answer(msgspec.json.encode(found))
-    return _answer(msgspec.json.encode(found[:limit]), ["results truncated due to limit"])
+        return answer(msgspec.json.encode(found))
+    return answer(msgspec.json.encode(found[:limit]), ["results truncated due to limit"])

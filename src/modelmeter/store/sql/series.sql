@@ -31,6 +31,12 @@ SELECT coalesce(sum(count), 0)::bigint FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
     AND metrics && %(metrics)s::int[];
 
+-- name: count_slow_samples
+-- The same of the streams that have no rollups of a minute. Index: chunk_stream.
+SELECT coalesce(sum(count), 0)::bigint FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
+    AND metrics && %(metrics)s::int[] AND NOT minutely;
+
 -- name: series_between
 -- Which series have events in a span of whole days. Index: the primary keys.
 SELECT DISTINCT stream_id, metric_id FROM (

@@ -1,29 +1,21 @@
-"""The rule file: Prometheus' groups of rules, in YAML. Here the first kind: event rules, judged on every event.
+"""Event rules: judged on every event by the worker, without state.
 
-    groups:
-      - name: quality
-        rules:
-          - alert: LowAccuracy
-            event: prediction_accuracy{env="prod"} < 0.3
-
-A wrong file is refused whole, with file, line and reason.
+- alert: LowAccuracy
+  event: prediction_accuracy{env="prod"} < 0.3
 """
 
-import difflib
+import json
 import math
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import promql_parser
-import yaml
 from numpy.typing import NDArray
 
 from modelmeter.batch import Batch
-from modelmeter.errors import WrongSetting
 from modelmeter.matcher import Matcher, Operator
 
 _COMPARISONS: dict[str, tuple[str, Callable[[Any, float], Any]]] = {
@@ -51,6 +43,17 @@ class EventRule:
     comparison: str
     threshold: float
     matchers: tuple[Matcher, ...]
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def text(self) -> str:
+        """As it stands in a file: `prediction_accuracy{env="prod"} < 0.3`"""
+        inner = ", ".join(
+            f"{one.name}{one.operator}{json.dumps(one.value, ensure_ascii=False)}" for one in self.matchers
+        )
+        shown = f"{{{inner}}}" if inner else ""
+        return f"{self.metric}{shown} {self.comparison} {repr(self.threshold).removesuffix('.0')}"
 
     @property
     def words(self) -> str:
@@ -119,64 +122,3 @@ def parse_event(text: str) -> tuple[str, str, float, tuple[Matcher, ...]]:
 
 DEFAULT_RULES = (EventRule("LowAccuracy", "prediction_accuracy", "<", 0.3, ()),)
 """What holds when no rules file is given; an empty file has no rules."""
-
-_RULE_FIELDS = {"alert", "event", "labels", "annotations"}
-
-
-def read_rules(path: Path) -> list[EventRule]:
-    """The rules of a file. WrongSetting with file, line and reason when anything in it is wrong."""
-    try:
-        content = path.read_text("utf-8")
-        root = yaml.compose(content, Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise WrongSetting(f"{path}: {error}") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise WrongSetting(f"{path}:{line}: not YAML: {error.problem}") from None
-    except yaml.reader.ReaderError as error:
-        line = content.count("\n", 0, error.position) + 1
-        raise WrongSetting(f"{path}:{line}: not YAML: {error.reason}") from None
-    if root is None:
-        return []
-
-    def wrong(node: yaml.Node, reason: str) -> WrongSetting:
-        return WrongSetting(f"{path}:{node.start_mark.line + 1}: {reason}")
-
-    def fields(node: yaml.Node, allowed: set[str], what: str) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise wrong(node, f"{what} must be a mapping with {', '.join(sorted(allowed))}")
-        found: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise wrong(key, f"a field of {what} is a word")
-            if key.value not in allowed:
-                near = difflib.get_close_matches(str(key.value), allowed, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(allowed))}"
-                raise wrong(key, f"{what} has no field {key.value!r}; {hint}")
-            if key.value in found:
-                raise wrong(key, f"{key.value} stands twice")
-            found[key.value] = value
-        return found
-
-    def items(node: yaml.Node | None, owner: yaml.Node, what: str) -> list[yaml.Node]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise wrong(node or owner, f"{what} must be a list")
-        return list(node.value)
-
-    def text(found: dict[str, yaml.Node], key: str, owner: yaml.Node) -> str:
-        node = found.get(key)
-        if not isinstance(node, yaml.ScalarNode) or not node.value:
-            raise wrong(node or owner, f"a rule needs {key}, a text")
-        return str(node.value)
-
-    rules = []
-    for group in items(fields(root, {"groups"}, "a rule file").get("groups"), root, "groups"):
-        in_group = fields(group, {"name", "rules"}, "a group")
-        for node in items(in_group.get("rules"), group, "rules"):
-            found = fields(node, _RULE_FIELDS, "a rule")
-            name, event = text(found, "alert", node), text(found, "event", node)
-            try:
-                rules.append(EventRule(name, *parse_event(event)))
-            except ValueError as error:
-                raise wrong(found["event"], str(error)) from None
-    return rules

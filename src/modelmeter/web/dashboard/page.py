@@ -1,0 +1,124 @@
+"""What all pages share: templates that escape, the headers that let nothing foreign run, and the state in the URL."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from modelmeter import __version__
+from modelmeter.errors import CallerError
+from modelmeter.matcher import Matcher
+from modelmeter.promql.errors import BadQuery
+from modelmeter.promql.parse import parse_selector
+from modelmeter.web.dashboard.static import StaticFiles, packed
+from modelmeter.web.dashboard.wording import duration
+from modelmeter.window import EARLIEST, LATEST, MINUTE, Span, parse_instant
+
+SECURITY = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+RANGES = ("-1h", "-6h", "-24h", "-7d", "-30d")
+DEFAULT_START = "-24h"
+_LEAST_SPAN = MINUTE // 60
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The span that a URL names, and how it names it; `end_text` is empty while the end is now."""
+
+    span: Span
+    now: int
+    start_text: str
+    end_text: str
+
+    @property
+    def words(self) -> str:
+        if self.end_text:
+            return duration(self.span.end - self.span.start)
+        return f"the last {duration(self.span.end - self.span.start)}"
+
+
+def read_range(parameters: Mapping[str, str], default_start: str = DEFAULT_START) -> Range:
+    """start= and end= of a page. What cannot be read falls back to the default: a page is no place for a 400."""
+    now = time.time_ns() // 1000
+    start_text, end_text = parameters.get("start", ""), parameters.get("end", "")
+    try:
+        end = parse_instant(end_text, now) if end_text and end_text != "now" else now
+        start = parse_instant(start_text or default_start, now)
+    except ValueError:
+        start_text = end_text = ""
+        start, end = parse_instant(default_start, now), now
+    start, end = max(start, EARLIEST), min(max(end, start + _LEAST_SPAN), LATEST)
+    return Range(Span(start, end), now, start_text, "" if end_text == "now" else end_text)
+
+
+def read_matchers(text: str) -> tuple[tuple[Matcher, ...], str]:
+    """The matchers of a label filter, and what is wrong with it, if anything is."""
+    if not text.strip():
+        return (), ""
+    shown = text if "{" in text else "{" + text + "}"
+    try:
+        matchers = parse_selector(shown)
+        for matcher in matchers:
+            matcher.matches_missing()
+    except (BadQuery, ValueError, CallerError) as error:
+        return (), f'this filter cannot be read: {getattr(error, "detail", error)}; write {{env="prod"}}'
+    return matchers, ""
+
+
+def link(path: str, parameters: Mapping[str, str | None]) -> str:
+    """A URL with those parameters that say something."""
+    query = urlencode({key: value for key, value in parameters.items() if value})
+    return f"{path}?{query}" if query else path
+
+
+def range_choices(path: str, parameters: Mapping[str, str], chosen: Range) -> list[dict[str, object]]:
+    current = "" if chosen.end_text else chosen.start_text or DEFAULT_START
+    return [
+        {
+            "start": start,
+            "words": start[1:],
+            "chosen": start == current,
+            "url": link(path, {**parameters, "start": None if start == DEFAULT_START else start, "end": None}),
+        }
+        for start in RANGES
+    ]
+
+
+class Pages:
+    """Renders. Text is escaped wherever it stands; there is no way around it in a template."""
+
+    def __init__(self, static: StaticFiles) -> None:
+        self._static = static
+        self._templates = Environment(
+            loader=PackageLoader(__package__ or "", "templates"),
+            autoescape=select_autoescape(default=True, default_for_string=True),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def render(self, request: Request, template: str, values: Mapping[str, object]) -> Response:
+        shared = {
+            "static": self._static.root,
+            "release": __version__,
+            "now_seconds": time.time_ns() // 1_000_000_000,
+            "origin": f"{request.url.scheme}://{request.headers.get('host') or request.url.netloc}",
+            "carried": "",
+            "firing": 0,
+        }
+        text = self._templates.get_template(template).render({**shared, **values})
+        response = HTMLResponse(text, headers=SECURITY | {"cache-control": "no-store"})
+        return packed(request, response)
+
+
+def only(parameters: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+    return {key: parameters[key] for key in keys if parameters.get(key)}

@@ -1,0 +1,134 @@
+"""The routes of the dashboard. None of them is part of the API that /docs describes."""
+
+import time
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from modelmeter.config import Config, read_units
+from modelmeter.direction import Directions, split_patterns
+from modelmeter.errors import Malformed, NotFound
+from modelmeter.matcher import Matcher
+from modelmeter.reader import Reader
+from modelmeter.web.closing import Closing
+from modelmeter.web.dashboard import compare_page, model_page, overview_page
+from modelmeter.web.dashboard.chart_reader import ChartReader
+from modelmeter.web.dashboard.live import Live
+from modelmeter.web.dashboard.page import SECURITY, Pages, only, read_matchers, read_range
+from modelmeter.web.dashboard.reader import OverviewReader
+from modelmeter.web.dashboard.static import StaticFiles, packed
+from modelmeter.web.dashboard.wording import unit_of
+from modelmeter.web.events import event_json
+from modelmeter.web.parameters import read_limit
+from modelmeter.web.path import NAME
+
+_MARGIN = 0.5  # of the span, on both sides: what panning shows before it is fetched
+
+
+def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+    static = StaticFiles()
+    units = read_units(config.units)
+    charts = ChartReader(reader)
+    live = Live(reader, config.live_limit_listeners, closing)
+    pages = Pages(static)
+
+    directions = Directions(split_patterns(config.higher_is_better), split_patterns(config.lower_is_better))
+
+    def direction(metric: str) -> int:
+        return {"higher": 1, "lower": -1, None: 0}[directions.of(metric)]
+
+    def unit(metric: str) -> str:
+        return unit_of(metric, units)
+
+    overviews = OverviewReader(reader, direction)
+
+    @router.get("/")
+    async def overview(request: Request) -> Response:
+        began = time.perf_counter()
+        chosen = read_range(request.query_params)
+        matchers, trouble = read_matchers(request.query_params.get("match", ""))
+
+        def make() -> Response:
+            found = overviews.read(chosen.span, matchers)
+            values = overview_page.values_of(request, found, chosen, trouble, unit, direction)
+            return pages.render(request, "overview.html", values)
+
+        response = await run_in_threadpool(make)
+        response.headers["server-timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
+        return response
+
+    @router.get(f"/ui/models/{NAME}")
+    async def model(request: Request, name: str) -> Response:
+        chosen = read_range(request.query_params)
+        matchers, trouble = read_matchers(request.query_params.get("match", ""))
+        parameters = only(request.query_params, model_page.STATE)
+        drawn = request.query_params.getlist("v")
+
+        def make() -> Response:
+            found = overviews.read(chosen.span, [Matcher("name", "=", name), *matchers])
+            if not found.rows and not matchers:
+                raise NotFound(f"there is no model {name!r}", what="model")
+            values = model_page.values_of(name, found, parameters, drawn, chosen, trouble, unit, direction)
+            return pages.render(request, "model.html", values)
+
+        return await run_in_threadpool(make)
+
+    @router.get(f"/ui/models/{NAME}/charts")
+    async def charts_of(request: Request, name: str) -> Response:
+        began = time.perf_counter()
+        chosen = read_range(request.query_params)
+        matchers, trouble = read_matchers(request.query_params.get("match", ""))
+        if trouble:
+            raise Malformed(f"match: {trouble}", field="match")
+        versions = request.query_params.getlist("v")
+        focus = request.query_params.get("focus", "")
+
+        def make() -> Response:
+            found = charts.read(name, versions, focus, chosen.span, _MARGIN, matchers)
+            body = msgspec.json.encode(model_page.charts_json(found, chosen.span, unit, direction))
+            return packed(request, Response(body, media_type="application/json", headers=SECURITY))
+
+        response = await run_in_threadpool(make)
+        response.headers["server-timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
+        return response
+
+    @router.get(f"/ui/models/{NAME}/events")
+    async def events_of(request: Request, name: str) -> Response:
+        chosen = read_range(request.query_params)
+        version = request.query_params.get("version", "")
+        matchers, trouble = read_matchers(request.query_params.get("match", ""))
+        if trouble or any(matcher.operator != "=" for matcher in matchers):
+            raise Malformed("match: raw events are filtered by labels with = only", field="match")
+        labels = {matcher.name: matcher.value for matcher in matchers}
+        limit = read_limit(request, 50, 1000)
+        found = await run_in_threadpool(reader.events, name, version, chosen.span, labels, limit)
+        body = msgspec.json.encode({"events": [event_json(one) for one in found]})
+        return packed(request, Response(body, media_type="application/json", headers=SECURITY))
+
+    @router.get("/ui/compare")
+    async def comparison(request: Request) -> Response:
+        chosen = read_range(request.query_params)
+        _, trouble = read_matchers(request.query_params.get("match", ""))
+        parameters = only(request.query_params, compare_page.STATE)
+
+        def make() -> Response:
+            values = compare_page.values_of(reader.models(), parameters, chosen, trouble)
+            return pages.render(request, "compare.html", values)
+
+        return await run_in_threadpool(make)
+
+    @router.get("/ui/live")
+    async def listen() -> Response:
+        return live.respond()
+
+    @router.get("/ui/static/{digest}/{name}")
+    async def file(request: Request, digest: str, name: str) -> Response:
+        del digest  # it is there so that a browser may keep the file forever
+        response = static.respond(request, name)
+        if response is None:
+            raise NotFound(f"there is no file {name!r} in the dashboard")
+        return response
+
+    return router

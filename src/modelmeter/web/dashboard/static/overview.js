@@ -1,0 +1,61 @@
+// The overview: keeps its rows fresh, and searches while one types.
+import { patch } from "./patch.js";
+import { watch } from "./live.js";
+
+const region = document.getElementById("live-region");
+let asked = 0;
+let busy = false;
+let again = false;
+
+/** Asks for this very page anew and puts in what differs; the rows stay where they are. */
+async function refresh({ reorder = false } = {}) {
+  if (busy) {
+    again = true;
+    return;
+  }
+  busy = true;
+  const number = ++asked;
+  try {
+    const response = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (response.ok && number === asked) {
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      patch(region, page.getElementById("live-region"), { reorder });
+      const count = page.getElementById("firing-count");
+      const old = document.getElementById("firing-count");
+      if (old && count) old.replaceWith(count);
+    }
+  } finally {
+    busy = false;
+    if (again) {
+      again = false;
+      refresh();
+    }
+  }
+}
+
+watch({ stored: () => refresh(), alerts: () => refresh() });
+
+const form = document.getElementById("filters");
+if (form) {
+  const search = form.elements.namedItem("q");
+  let timer = 0;
+  search.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const url = new URL(location.href);
+      if (search.value) url.searchParams.set("q", search.value);
+      else url.searchParams.delete("q");
+      history.replaceState(null, "", url);
+      for (const link of document.querySelectorAll(".segments a, .menu-body a")) {
+        const its = new URL(link.href);
+        if (search.value) its.searchParams.set("q", search.value);
+        else its.searchParams.delete("q");
+        link.href = its;
+      }
+      refresh({ reorder: true });
+    }, 150);
+  });
+  form.addEventListener("submit", () => {
+    for (const input of form.querySelectorAll("input")) input.disabled = !input.value; // keeps the URL short
+  });
+}

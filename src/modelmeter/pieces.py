@@ -92,7 +92,7 @@ def plan(pieces: Pieces, coarsest: int = DAY, retired: Retired = WHOLE, few: int
     """What holds every event of the wanted pieces: the coarsest windows that they do not cut, finer ones elsewhere.
 
     A border on the grid, or one microsecond after it, is taken to cut nothing: few events lie there. Where no more than
-    a `few` hours are cut, they are read whole, since events may lie on one side only.
+    a `few` hours are cut, once each, they are read whole, since events may lie on one side only.
     """
     spans, borders = pieces.spans(), pieces.borders
     days: list[Span] = []
@@ -104,7 +104,7 @@ def plan(pieces: Pieces, coarsest: int = DAY, retired: Retired = WHOLE, few: int
     if coarsest >= HOUR:
         hours, within = _split(within, borders, HOUR, few, max(retired.raw, retired.minutes))
     exact, minutes = _common(within, spans), _common(within, _windows(spans, MINUTE))
-    cut = _cut(minutes, borders, MINUTE).size
+    cut = _cut(minutes, borders, MINUTE)[0].size
     raw = cut > _FEW and 2 * cut * MINUTE > sum(one.end - one.start for one in minutes)
     if raw:
         minutes = []
@@ -133,22 +133,25 @@ def _windows(spans: Sequence[Span], width: int) -> list[Span]:
     return _joined([Span(floor(one.start, width), floor(one.end - 1, width) + width) for one in spans])
 
 
-def _cut(within: Sequence[Span], borders: Ints, width: int) -> Ints:
-    """The starts of the windows that a border lies in, and not at the beginning of."""
+def _cut(within: Sequence[Span], borders: Ints, width: int) -> tuple[Ints, Ints]:
+    """The starts of the windows that borders lie in, and not at the beginning of; and how many borders."""
     borders = borders[borders % width > 1]
-    places = np.unique(borders - borders % width)
+    places, counts = np.unique(borders - borders % width, return_counts=True)
     starts = np.array([one.start for one in within], np.int64)
     ends = np.array([0, *(one.end for one in within)], np.int64)
-    found: Ints = places[places < ends[np.searchsorted(starts, places, "right")]]
-    return found
+    inside = places < ends[np.searchsorted(starts, places, "right")]
+    return places[inside], counts[inside]
 
 
 def _split(within: list[Span], borders: Ints, width: int, few: int, until: int) -> tuple[list[Span], list[Span]]:
-    """What to read in windows of `width`, and what finer. Of those that are cut, a `few` are tried whole; of more,
-    those before `until`: what is finer may be retired there.
+    """What to read in windows of `width`, and what finer. Of those that are cut, these are tried whole: those that one
+    border cuts, when they are `few`, and those before `until`, since what is finer may be retired there.
     """
-    cut = _cut(within, borders, width)
-    finer = runs(cut[cut >= until], width) if cut.size > few else []
+    cut, times = _cut(within, borders, width)
+    once = times == 1
+    if int(once.sum()) > few:
+        once[:] = False
+    finer = runs(cut[(cut >= until) & ~once], width)
     return _without(within, finer), finer
 
 

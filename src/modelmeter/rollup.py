@@ -110,7 +110,7 @@ def fold_metric(
 ) -> Rollups:
     """One partial of `metric` for each group that has a value; shapes as in fold_events, NaN is absent.
 
-    `needs` None: whole ones; else the deviation and the sketch only where they are named, zero and empty otherwise.
+    `needs` None: whole ones; else, of all that is neither a count nor a sum nor a time, what is named.
     """
     absent = np.isnan(values)
     if absent.any():
@@ -133,7 +133,9 @@ def fold_metric(
         if needs is None or "deviation" in needs:
             distances = values - np.repeat(sums / counts, counts)
             deviations = np.add.reduceat(distances * distances, starts)
-    highs = np.maximum.reduceat(values, starts)
+    unasked = np.zeros(starts.size)
+    with_last = needs is None or "last" in needs
+    highs = np.maximum.reduceat(values, starts) if needs is None or "max" in needs or with_last else unasked
     return Rollups(
         stream[starts],
         np.full(starts.size, metric, np.int32),
@@ -141,11 +143,11 @@ def fold_metric(
         counts,
         sums,
         deviations,
-        np.minimum.reduceat(values, starts),
+        np.minimum.reduceat(values, starts) if needs is None or "min" in needs else unasked,
         highs,
         timestamp[starts],
         timestamp[ends - 1],
-        _lasts(timestamp, values, starts, ends, highs),
+        _lasts(timestamp, values, starts, ends, highs) if with_last else unasked,
         sketch.encode_groups(values, starts) if needs is None or "sketch" in needs else [b""] * starts.size,
     )
 

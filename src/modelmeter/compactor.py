@@ -19,6 +19,7 @@ from modelmeter import rollup, telemetry
 from modelmeter.chunk import Chunk, pack_chunk, unpack_floats, unpack_ints
 from modelmeter.config import Config
 from modelmeter.rollup import Rollups
+from modelmeter.store.corrections import is_pending, share
 from modelmeter.store.rollups import RESOLUTION_TABLES, SELECTED, copy_out, take_rollups
 from modelmeter.store.sql import load
 from modelmeter.store.writer import Catalog, write_chunks, write_rollups
@@ -87,6 +88,9 @@ class Compactor:
 
         width = RESOLUTIONS[resolutions[0]]
         with connection.transaction():
+            share(connection)
+            if is_pending(connection):  # it tells by the rows as they are what was there before it
+                return False
             row = connection.execute(statement("count_partials", limit=sql.Literal(_PRESSURE_PARTIALS))).fetchone()
             waiting = row[0] if row else 0
             if not waiting:
@@ -155,9 +159,12 @@ class Compactor:
             class_id = self._class_of(stream)
             if to_micros(day) < self._catalog.retired_until("chunk", class_id):
                 continue  # about to be dropped
-            done = True
             scope = {"stream": stream, "metrics": metrics, "day": day, "minutely": minutely, "low": low, "high": high}
             with connection.transaction():
+                share(connection)
+                if is_pending(connection):
+                    return False
+                done = True
                 cursor = connection.execute(
                     SQL["take_chunks"],
                     scope | {"small": small},

@@ -4,6 +4,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 from modelmeter.errors import ModelmeterError, WrongSetting
@@ -18,12 +19,20 @@ def base_url(url: str) -> str:
 
 
 def get(url: str, path: str, **query: str | None) -> dict[str, Any]:
+    return send("GET", url, path, query, timeout_seconds=30)
+
+
+def send(
+    method: str, url: str, path: str, query: Mapping[str, str | None], *, timeout_seconds: float = 3600
+) -> dict[str, Any]:
+    """A request without a body; the answer's JSON."""
     wanted = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
     address = f"{base_url(url)}{path}" + (f"?{wanted}" if wanted else "")
     if not address.startswith(("http://", "https://")):
         raise WrongSetting(f"url: {url!r} is no http:// or https:// address")
     try:
-        with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310  checked above
+        request = urllib.request.Request(address, method=method)  # noqa: S310  checked above
+        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:  # noqa: S310
             found: dict[str, Any] = json.load(answer)
             return found
     except urllib.error.HTTPError as error:

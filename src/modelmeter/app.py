@@ -79,6 +79,7 @@ CORRECTOR_LOCK = 0x6D6D_0023
 _CORRECTOR_SECONDS = 5
 _PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
+_WARM_SECONDS = 1.0
 _FAREWELL_SHARE = 0.2  # of the grace, for messages under way
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -160,6 +161,12 @@ def retry_dead_letters(config: Config, ids: Sequence[int] | None) -> int:
     return asyncio.run(retry())
 
 
+async def _warm() -> None:
+    """Import SciPy before the first comparison needs it, but not while the start is waited for."""
+    await asyncio.sleep(_WARM_SECONDS)
+    await asyncio.to_thread(significance.warm)
+
+
 def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     """The ASGI application. `closing` is how its server says that streams must end."""
     producer = make_producer(config)
@@ -170,13 +177,13 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        warming = threading.Thread(target=significance.warm, name="warm")  # so that no first question waits for it
-        warming.start()
         watching = asyncio.create_task(gate.watch(lambda: config.database_url))
+        warming = asyncio.create_task(_warm())
         yield
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        for task in (watching, warming):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await ingester.drain()
         await producer.close()
         reader.close()

@@ -89,6 +89,13 @@ def _within_calendar(span: Span) -> Span:
     return Span(max(span.start, EARLIEST), min(span.end, _HORIZON))
 
 
+def _chunks_of_day(connection: Connection, scope: dict[str, Any]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Those that end last first: the end of each, and the chunk. Read one by one, since the first may do."""
+    for place in connection.execute(SQL["chunks_of_day"], scope).fetchall():
+        for row in connection.execute(SQL["chunks_at"], place, binary=True).fetchall():
+            yield to_micros(place[0]), row
+
+
 class Reader:
     """Safe to use from many threads; each answer takes one connection for its time."""
 
@@ -211,12 +218,9 @@ class Reader:
         self, connection: Connection, scope: dict[str, Any], streams: dict[int, Labels], span: Span, limit: int
     ) -> list[Event]:
         found: list[Event] = []
-        for table, place, chunk_end in connection.execute(SQL["chunks_of_day"], scope).fetchall():
-            if len(found) >= limit and to_micros(chunk_end) <= found[limit - 1].timestamp:
+        for chunk_end, (stream, count, metrics, columns) in _chunks_of_day(connection, scope):
+            if len(found) >= limit and chunk_end <= found[limit - 1].timestamp:
                 break
-            row = connection.execute(SQL["chunk_at"], (table, place), binary=True).fetchone()
-            assert row is not None
-            stream, count, metrics, columns = row
             timestamp = unpack_ints(columns[0], count)
             low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
             if high - low > limit:  # never between events of the same time: which of them come is settled below

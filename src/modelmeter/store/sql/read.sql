@@ -55,13 +55,14 @@ WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at <
 
 -- name: chunks_of_day
 -- Where the chunks of a span are, newest first, without their columns. Index: chunk_stream.
-SELECT tableoid::oid, ctid::text, end_at FROM modelmeter.chunk
+SELECT DISTINCT end_at, stored_at, stream_id, start_at FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
 ORDER BY end_at DESC, stored_at DESC;
 
--- name: chunk_at
--- One chunk by its place, in the snapshot that found it.
-SELECT stream_id, count, metrics, columns FROM modelmeter.chunk WHERE tableoid = %s AND ctid = %s::tid;
+-- name: chunks_at
+-- The chunk, or the few, at such a place. Index: chunk_stream.
+SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
+WHERE end_at = %s AND stored_at = %s AND stream_id = %s AND start_at = %s;
 
 -- name: state
 -- What is stored of a span in whole hours, as a fingerprint: every row that is written has an xmin of its own, and a

@@ -112,6 +112,7 @@ class Corrector:
         """Apply what was recorded by a process that then died. Whether there was any."""
         with self._connect() as connection:
             waiting = store.read_pending(connection)
+            telemetry.CORRECTIONS_PENDING.set(len(waiting))
             for number in waiting:
                 self._apply(connection, number)
         return bool(waiting)

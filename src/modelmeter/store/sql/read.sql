@@ -29,15 +29,8 @@ ORDER BY s.name, s.version;
 -- All metric names.
 SELECT metric_id, name FROM modelmeter.metric;
 
--- name: chunks
--- The chunks that may hold events of a span; a chunk lies within one UTC day. Index: chunk_stream.
-SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
-WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
-    AND minutely = %(minutely)s
-ORDER BY stored_at;
-
 -- name: raw_chunks
--- The same whether minutely or not, in the order of time. Index: chunk_stream.
+-- The chunks that may hold events of a span, in the order of time; a chunk lies within one UTC day. Index: chunk_stream.
 SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
 ORDER BY start_at, stored_at;
@@ -47,6 +40,11 @@ ORDER BY start_at, stored_at;
 SELECT date_trunc('day', start_at, 'UTC'), sum(count)::bigint, sum(count * cardinality(metrics)::bigint)::bigint
 FROM modelmeter.chunk WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(start)s AND start_at < %(end)s
 GROUP BY 1;
+
+-- name: raw_metrics
+-- Which metrics the chunks of a span have. Index: chunk_stream.
+SELECT DISTINCT unnest(metrics) FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s;
 
 -- name: newest_day
 -- When the newest chunk before an instant begins. Index: chunk_stream.

@@ -142,7 +142,7 @@ def test_the_tests_that_guard_an_invariant_exist() -> None:
 
 
 COMMANDS = (
-    "", "serve", "api", "worker", "keeper", "migrate", "version", "stats", "forget", "backup", "restore",
+    "", "serve", "api", "worker", "keeper", "migrate", "version", "stats", "export", "forget", "backup", "restore",
     "compare", "drift",
     "dead-letters", "dead-letters list",
     "dead-letters retry", "dead-letters drop", "rules", "rules example", "rules check", "rules show", "rules test",

@@ -54,6 +54,7 @@ from modelmeter.web import (
     corrections,
     events,
     health,
+    histogram,
     notifications,
     prometheus,
     rules,
@@ -195,7 +196,8 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     api.add_exception_handler(HTTPException, on_http_error)
     api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader, Limits.of(config)))
-    api.include_router(events.make_router(reader))
+    api.include_router(histogram.make_router(reader, Limits.of(config)))
+    api.include_router(events.make_router(reader, config.export_limit))
     corrector = Corrector(config, read_retention(config))
     api.include_router(corrections.make_router(corrector))
     sides = SideReader(config, reader)

@@ -14,6 +14,7 @@ from modelmeter.cli.backup import backup, restore
 from modelmeter.cli.compare import compare
 from modelmeter.cli.dead_letters import dead_letters
 from modelmeter.cli.drift import drift
+from modelmeter.cli.export import export
 from modelmeter.cli.forget import forget
 from modelmeter.cli.notify import notify_app
 from modelmeter.cli.options import START, UPKEEP
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 processes.add_to(app)
 app.command(rich_help_panel=START)(stats)
+app.command(rich_help_panel=START)(export)
 app.command(rich_help_panel=START)(compare)
 app.command(rich_help_panel=START)(drift)
 for command in (forget, backup, restore):

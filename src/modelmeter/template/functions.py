@@ -102,7 +102,7 @@ def _humanize_duration(value: object) -> str:
     if not math.isfinite(number):
         return general(number, 4)
     if abs(number) < 1:
-        return "0s" if number == 0 else _scaled(number, "s")
+        return f"{general(number, 4)}s" if number == 0 else _scaled(number, "s")
     sign, size = ("-", -number) if number < 0 else ("", number)
     minutes, seconds = divmod(int(size), 60)
     hours, minutes = divmod(minutes, 60)

@@ -80,14 +80,22 @@ def link(path: str, parameters: Mapping[str, str | None]) -> str:
     return f"{path}?{query}" if query else path
 
 
-def range_choices(path: str, parameters: Mapping[str, str], chosen: Range) -> list[dict[str, object]]:
-    current = "" if chosen.end_text else chosen.start_text or DEFAULT_START
+def matcher_text(name: str, value: str) -> str:
+    """`name="value"`, for a label filter."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'{name}="{escaped}"'
+
+
+def range_choices(
+    path: str, parameters: Mapping[str, str], chosen: Range, default_start: str = DEFAULT_START
+) -> list[dict[str, object]]:
+    current = "" if chosen.end_text else chosen.start_text or default_start
     return [
         {
             "start": start,
             "words": start[1:],
             "chosen": start == current,
-            "url": link(path, {**parameters, "start": None if start == DEFAULT_START else start, "end": None}),
+            "url": link(path, {**parameters, "start": None if start == default_start else start, "end": None}),
         }
         for start in RANGES
     ]

@@ -6,13 +6,15 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from modelmeter.alert_reader import AlertReader
 from modelmeter.config import Config, read_units
 from modelmeter.direction import Directions, split_patterns
 from modelmeter.errors import Malformed, NotFound
 from modelmeter.matcher import Matcher
 from modelmeter.reader import Reader
 from modelmeter.web.closing import Closing
-from modelmeter.web.dashboard import compare_page, model_page, overview_page
+from modelmeter.web.dashboard import alerts_page, compare_page, model_page, overview_page
+from modelmeter.web.dashboard.alerts_page import take_apart
 from modelmeter.web.dashboard.chart_reader import ChartReader
 from modelmeter.web.dashboard.live import Live
 from modelmeter.web.dashboard.page import SECURITY, Pages, only, read_matchers, read_range
@@ -26,7 +28,7 @@ from modelmeter.web.path import NAME
 _MARGIN = 0.5  # of the span, on both sides: what panning shows before it is fetched
 
 
-def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
+def make_router(config: Config, reader: Reader, alerts: AlertReader, closing: Closing) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     static = StaticFiles()
     units = read_units(config.units)
@@ -42,7 +44,7 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
     def unit(metric: str) -> str:
         return unit_of(metric, units)
 
-    overviews = OverviewReader(reader, direction)
+    overviews = OverviewReader(reader, alerts, direction)
 
     @router.get("/")
     async def overview(request: Request) -> Response:
@@ -118,6 +120,23 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
             return pages.render(request, "compare.html", values)
 
         return await run_in_threadpool(make)
+
+    @router.get("/ui/alerts")
+    async def alerting(request: Request) -> Response:
+        chosen = read_range(request.query_params, alerts_page.DEFAULT_START)
+        parameters = only(request.query_params, alerts_page.STATE)
+
+        def make() -> Response:
+            periods = charts.periods(chosen.span)
+            values = alerts_page.values_of(alerts.alerts(), periods, alerts.groups(), parameters, chosen)
+            return pages.render(request, "alerts.html", values)
+
+        return await run_in_threadpool(make)
+
+    @router.get("/ui/expression")
+    async def expression(request: Request) -> Response:
+        parts = take_apart(request.query_params.get("expr", ""))
+        return Response(msgspec.json.encode(parts), media_type="application/json", headers=SECURITY)
 
     @router.get("/ui/live")
     async def listen() -> Response:

@@ -130,6 +130,14 @@ def duration(micros: int) -> str:
     return f"{micros / MINUTE:.0f}{NARROW}min"
 
 
+def rough(micros: int) -> str:
+    """About how long: 40 s, 12 min, 3.5 h, 2.1 d"""
+    for width, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if micros >= width * 2:
+            return f"{float(f'{micros / width:.2g}'):g}{NARROW}{unit}"
+    return f"{micros // SECOND}{NARROW}s"
+
+
 def sparkline(values: NDArray[np.float64]) -> Sequence[str]:
     """The `d` of SVG paths, one for each unbroken run, in a box of 100 by 24.
 

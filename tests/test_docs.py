@@ -144,7 +144,8 @@ def test_the_tests_that_guard_an_invariant_exist() -> None:
 COMMANDS = (
     "", "serve", "api", "worker", "keeper", "migrate", "version", "stats", "compare", "drift",
     "dead-letters", "dead-letters list",
-    "dead-letters retry", "dead-letters drop", "rules", "rules example", "rules check", "etl", "etl demo", "etl load",
+    "dead-letters retry", "dead-letters drop", "rules", "rules example", "rules check",
+    "notify", "notify example", "notify check", "notify routes", "notify test", "etl", "etl demo", "etl load",
 )  # fmt: skip
 
 
@@ -155,9 +156,13 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage: " in shown.output
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "operations.md", "alerting.md", "quickstart.md", "comparing.md"])
+@pytest.mark.parametrize(
+    "name", ["configuration.md", "operations.md", "alerting.md", "notifications.md", "quickstart.md", "comparing.md"]
+)
 def test_commands_shown_exist(name: str) -> None:
-    shown = set(re.findall(r"modelmeter ((?:dead-letters |rules |etl )?[a-z]+)\b", "\n".join(_code(page(name)))))
+    shown = set(
+        re.findall(r"modelmeter ((?:dead-letters |rules |etl |notify )?[a-z]+)\b", "\n".join(_code(page(name))))
+    )
     assert shown <= set(COMMANDS), f"{name} shows {shown - set(COMMANDS)}"
 
 

@@ -14,6 +14,10 @@ condition    `where=`: which events count
 compactor    folds rollup partials and joins small chunks
 comparison   two folded sides: how they differ, and the verdict; drift the same over time
 reader/      answers from what is stored
+dispatcher   notifications -> groups of alerts -> messages, delivered at least once
+routing      where an alert goes; grouping: when its group tells; silence, inhibition, time_interval: when not
+courier      sends messages, each destination in threads of its own
+notify/      destinations, and the file that names them
 store/       Postgres: the only place that knows SQL
 web/         stats, events, comparisons, alerts, health; web/dashboard the pages
 """

@@ -21,9 +21,11 @@ from modelmeter.alert_reader import AlertReader
 from modelmeter.compactor import Compactor
 from modelmeter.comparer import Comparer
 from modelmeter.config import Config
+from modelmeter.dispatcher import Dispatcher
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.evaluator import Evaluator
 from modelmeter.ingester import Ingester
+from modelmeter.notify.current import CurrentNotifications
 from modelmeter.notify.log import AlertLog
 from modelmeter.partitioner import Partitioner, retire_now
 from modelmeter.pinner import Pinner
@@ -36,14 +38,26 @@ from modelmeter.retention import read_retention
 from modelmeter.rule import DEFAULT_RULES, read_rules
 from modelmeter.rule_book import RuleBook
 from modelmeter.rule_trial import Trial
-from modelmeter.runner import Leadership, Pulse, Stop, run_loop
+from modelmeter.runner import Hangup, Leadership, Pulse, Stop, run_loop
 from modelmeter.side_reader import SideReader
 from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.migrations import wait_for_schema
 from modelmeter.store.outside import OutsideDatabase
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
-from modelmeter.web import alerts, baselines, compare, events, health, prometheus, rules, stats
+from modelmeter.web import (
+    alertmanager,
+    alerts,
+    baselines,
+    compare,
+    events,
+    health,
+    notifications,
+    prometheus,
+    rules,
+    silences,
+    stats,
+)
 from modelmeter.web.closing import Closing
 from modelmeter.web.dashboard import router as dashboard
 from modelmeter.web.ingest import Gate, Ingest
@@ -56,10 +70,12 @@ from modelmeter.worker import Worker
 log = logging.getLogger(__name__)
 
 COMPACTOR_LOCK = 0x6D6D_0010
+DISPATCHER_LOCK = 0x6D6D_0012
 EVALUATOR_LOCK = 0x6D6D_0011
 PARTITIONER_LOCK = 0x6D6D_0013
 _PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
+_FAREWELL_SHARE = 0.2  # of the grace, for messages under way
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -146,6 +162,7 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     ingester = Ingester(producer)
     gate = Gate(config, producer, needs_database=isinstance(parse(config.queue), PostgresUrl))
     reader = Reader(config.database_url)
+    current = CurrentNotifications(config)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -172,6 +189,9 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     api.include_router(compare.make_router(Comparer(config, sides)))
     api.include_router(baselines.make_router(Pinner(config, sides)))
     api.include_router(prometheus.make_router(config, reader))
+    api.include_router(silences.make_router(config))
+    api.include_router(notifications.make_router(config, current))
+    api.include_router(alertmanager.make_router(config, current))
     alert_reader = AlertReader(config, reader)
     api.include_router(alerts.make_router(alert_reader))
     api.include_router(rules.make_router(alert_reader, Trial(config, reader)))
@@ -219,6 +239,7 @@ def run_api(config: Config, listener: socket.socket | None = None) -> None:
         ),
         closing,
     )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what it reads from files it looks at anew by itself
     # uvicorn ends by raising the signal that stopped it; all was answered by then, so that is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
@@ -249,10 +270,11 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
+def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse, Hangup]]:
     """What a process that is one loop needs: it stops at a signal, tells how it is, and waits for the schema."""
-    stop, pulse = Stop(), Pulse()
+    stop, pulse, hangup = Stop(), Pulse(), Hangup()
     stop.install()
+    hangup.install()
     with contextlib.ExitStack() as stack:
         if config.metrics_port:
             stack.enter_context(probes(config.host, config.metrics_port, pulse.trouble))
@@ -262,7 +284,7 @@ def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse]]:
             return stop.wait(seconds)
 
         wait_for_schema(config.database_url, is_over)
-        yield stop, pulse
+        yield stop, pulse, hangup
 
 
 def run_worker(config: Config) -> None:
@@ -301,7 +323,7 @@ def run_worker(config: Config) -> None:
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
         return gathering if busy else _IDLE_SECONDS[idle]
 
-    with _loop_of(config) as (stop, pulse):
+    with _loop_of(config) as (stop, pulse, _):
         run_loop("worker", run_once, stop, pause, pulse)
     consumer.close()
     catalog.close()
@@ -324,6 +346,7 @@ class _Loop:
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
+    dispatcher = Dispatcher(config)
     partitioner = Partitioner(config)
     consumer = make_consumer(config)
     book = RuleBook(config.rules)
@@ -343,10 +366,12 @@ def run_keeper(config: Config) -> None:
             lambda _: evaluator.wait_seconds(),
             evaluator.forget,
         ),
+        _Loop("dispatcher", DISPATCHER_LOCK, dispatcher.run_once, dispatcher.pause),
         _Loop("partitioner", PARTITIONER_LOCK, partitioner.run_once, lambda _: _PARTITIONER_SECONDS),
     ]
-    signal.signal(signal.SIGHUP, lambda *_: book.ask())
-    with _loop_of(config) as (stop, pulse):
+    with _loop_of(config) as (stop, pulse, hangup):
+        hangup.on_signal(book.ask)
+        hangup.on_signal(dispatcher.reload)
         pulses = [Pulse() for _ in loops]
         threads = [
             threading.Thread(target=_lead, args=(config, loop, stop, its_pulse), name=loop.name)
@@ -359,6 +384,7 @@ def run_keeper(config: Config) -> None:
                 pulse.beat()
         for thread in threads:
             thread.join()
+        dispatcher.close(config.grace_seconds * _FAREWELL_SHARE)
     evaluator.close()
 
 

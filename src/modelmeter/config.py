@@ -57,6 +57,11 @@ class Config(BaseSettings):
         description="Rules file (YAML, Prometheus' format), a directory of such, or a pattern like rules/*.yml. "
         "Without one: prediction_accuracy < 0.3.",
     )
+    notifications: Path | None = Field(
+        None,
+        description="Notifications file (YAML, Alertmanager's form): who is told of which alert, and how. "
+        "Without one: ALERT lines.",
+    )
     api_processes: int = Field(1, ge=1, le=64, description="API processes that `serve` starts.")
     worker_processes: int = Field(1, ge=1, le=64, description="Worker processes that `serve` starts.")
     metrics_port: int = Field(
@@ -154,7 +159,34 @@ class Config(BaseSettings):
         86_400, ge=60, description="no_data: alert means a series that had events within this time, and has none now."
     )
     rule_group_limit: int = Field(1000, ge=1, description="Groups of rules that may be made over HTTP.")
-    external_url: str = Field("", description="Where people reach modelmeter; for links in annotations.")
+    external_url: str = Field(
+        "", description="Where people reach modelmeter; for links in annotations and notifications."
+    )
+
+    notification_timeout_seconds: float = Field(
+        15, gt=0, le=600, description="How long a destination may take to answer."
+    )
+    notification_give_up_seconds: float = Field(
+        21_600, ge=1, description="How long a notification is tried before it is given up."
+    )
+    notification_limit_alerts: int = Field(
+        1000, ge=1, le=10_000, description="Alerts in one message, and events that a group keeps for its next one."
+    )
+    notification_limit_pending: int = Field(
+        10_000, ge=1, description="Messages that may wait for one destination; beyond it, they are given up at once."
+    )
+    notification_history_days: float = Field(
+        30, gt=0, description="How long the history of messages, and silences that are over, are kept."
+    )
+    notification_history_limit: int = Field(1_000_000, ge=1, description="Lines of the history of messages.")
+    silence_limit: int = Field(10_000, ge=1, description="Silences that are not over.")
+
+    @field_validator("notifications")
+    @classmethod
+    def _file_exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
 
     @field_validator("units")
     @classmethod
@@ -168,6 +200,13 @@ class Config(BaseSettings):
         if value is not None and not value.is_dir() and not value.is_file() and not glob.has_magic(str(value)):
             raise ValueError(f"there is no file {value}")
         return value
+
+    @field_validator("external_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
 
     @field_validator("higher_is_better", "lower_is_better")
     @classmethod

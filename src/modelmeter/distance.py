@@ -1,6 +1,7 @@
 """How far two histograms on the same bins are apart: PSI, Kolmogorov-Smirnov, Jensen-Shannon, Wasserstein.
 
 Counts have the shape (..., bins) and give (...); bins are in ascending order of value. NaN when a side is empty.
+One reference of shape (bins,) stands for all.
 """
 
 import numpy as np
@@ -53,11 +54,18 @@ def psi(actual: Counts, reference: Counts, groups: int = PSI_GROUPS) -> Floats:
     twice_middle = 2 * np.cumsum(reference, axis=-1) - reference
     twice_total = np.maximum(2 * reference.sum(axis=-1, keepdims=True), 1)
     group = np.minimum(twice_middle * groups // twice_total, groups - 1).astype(np.int64)
-    shape = (*reference.shape[:-1], groups)
-    a, r = np.zeros(shape), np.zeros(shape)
-    lead = np.indices(reference.shape, sparse=True)[:-1]
-    np.add.at(a, (*lead, group), actual)
-    np.add.at(r, (*lead, group), reference)
+    if reference.ndim == 1:  # groups are runs of bins, the same ones for all
+        runs, starts = np.unique(group, return_index=True)
+        a, r = np.zeros((*actual.shape[:-1], groups)), np.zeros(groups)
+        if starts.size:
+            a[..., runs] = np.add.reduceat(actual, starts, axis=-1)
+            r[runs] = np.add.reduceat(reference, starts)
+    else:
+        shape = (*reference.shape[:-1], groups)
+        a, r = np.zeros(shape), np.zeros(shape)
+        lead = np.indices(reference.shape, sparse=True)[:-1]
+        np.add.at(a, (*lead, group), actual)
+        np.add.at(r, (*lead, group), reference)
     used = (a + r) > 0
     a, r = np.where(used, a + 0.5, 0.0), np.where(used, r + 0.5, 0.0)
     a, r = _share(a), _share(r)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelmeter import distance, significance, sketch
+from modelmeter.overlay import number_bins
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,7 +32,6 @@ class Scores:
 
 def score(actual: Ints, reference: Ints, bins: Ints) -> Scores:
     """How far counts (..., bins) are from those of the reference (bins,); `bins` are signed, ascending."""
-    reference = np.broadcast_to(reference, actual.shape)
     with np.errstate(all="ignore"):
         ks = distance.ks(actual, reference)
         sizes = actual.sum(axis=-1).astype(np.float64), reference.sum(axis=-1).astype(np.float64)
@@ -50,7 +50,7 @@ def over_time(sketches: Sequence[bytes], window: Ints, windows: int, reference: 
     `sketches` are stored ones, each of the window numbered in `window`; several of one window add up.
     """
     owner, signed, count = sketch.decode_many([*sketches, reference])
-    bins, place = np.unique(signed, return_inverse=True)
+    bins, place = number_bins(signed)
     of_reference = owner == len(sketches)
     expected = np.bincount(place[of_reference], count[of_reference], bins.size).astype(np.int64)
     current = ~of_reference

@@ -5,9 +5,11 @@ no pattern can hang the server. It differs from Go's RE2 in that \d, \w, \s and 
 \Q...\E and \C do not exist.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +36,63 @@ class Matcher:
         """Whether a series without the label matches too."""
         return bool(self.matches([""])[0])
 
+    def suits(self, labels: Mapping[str, str]) -> bool:
+        """Whether one set of labels matches. ValueError as above."""
+        value = labels.get(self.name, "")
+        found = value == self.value if self.operator in ("=", "!=") else _match_one(self.value, value)
+        return found != (self.operator in ("!=", "!~"))
+
     def __str__(self) -> str:
         return f"{self.name}{self.operator}{self.value!r}"
+
+
+_NAME = re.compile(r"\s*([a-zA-Z_][a-zA-Z0-9_:.-]*)")
+_OPERATOR = re.compile(r"\s*(=~|!~|!=|=)\s*")
+_QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*', re.DOTALL)
+_PLAIN = re.compile(r"""[^,"'{}]*""")
+_ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
+_FORM = """write it like severity="critical", env=~"prod|eu.*\""""
+
+
+def parse_matchers(text: str) -> tuple[Matcher, ...]:
+    """Alertmanager's form: `severity="critical", env=~"prod|eu"`, in braces or not, quoted or not. ValueError."""
+    text = text.strip()
+    if text.startswith("{") and text.endswith("}"):
+        text = text[1:-1].strip()
+    found: list[Matcher] = []
+    at = 0
+    while at < len(text):
+        name = _QUOTED.match(text, at) or _NAME.match(text, at)
+        if name is None:
+            raise ValueError(f"{text[at:]!r} begins with no label's name; {_FORM}")
+        operator = _OPERATOR.match(text, name.end())
+        if operator is None:
+            raise ValueError(f"{text[name.end() :]!r} after {_unquoted(name)!r} is no =, !=, =~ or !~; {_FORM}")
+        value = _QUOTED.match(text, operator.end()) or _PLAIN.match(text, operator.end())
+        assert value is not None, "nothing is a plain value too"
+        at = value.end()
+        if at < len(text):
+            if text[at] != ",":
+                raise ValueError(f"{text[operator.end() :]!r} is no value; {_FORM}")
+            at += 1
+        wanted = _unquoted(value).rstrip() if value.re is _PLAIN else _unquoted(value)
+        matcher = Matcher(_unquoted(name), cast("Operator", operator[1]), wanted)
+        matcher.matches_missing()
+        found.append(matcher)
+    return tuple(found)
+
+
+def _unquoted(found: re.Match[str]) -> str:
+    if found.re is not _QUOTED:
+        return found[found.re.groups]
+    return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[0]), found[1], flags=re.DOTALL)
+
+
+def format_matcher(matcher: Matcher) -> str:
+    """`name="value"`, as parse_matchers reads it."""
+    value = matcher.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    name = matcher.name if _NAME.fullmatch(matcher.name) else '"' + matcher.name.replace('"', '\\"') + '"'
+    return f'{name}{matcher.operator}"{value}"'
 
 
 def anchored(pattern: str) -> str:
@@ -57,3 +114,8 @@ def expand_regex(pattern: str, replacement: str, values: Sequence[str]) -> list[
         return pl.Series(values, dtype=pl.String).str.replace(anchored(pattern), replacement, literal=False).to_list()
     except pl.exceptions.ComputeError as error:
         raise ValueError(f"invalid regular expression {pattern!r}") from error
+
+
+@lru_cache(65_536)
+def _match_one(pattern: str, value: str) -> bool:
+    return bool(match_regex(pattern, [value])[0])

@@ -26,10 +26,19 @@ class Overlay:
     b: list[int]
 
 
+def number_bins(signed: Ints) -> tuple[Ints, Ints]:
+    """As np.unique: the bins in use, ascending, and the place of each of `signed` among them; without sorting."""
+    if not signed.size:
+        return signed, signed
+    low = int(signed.min())
+    used = np.bincount(signed - low) > 0
+    return np.flatnonzero(used) + low, (np.cumsum(used) - 1)[signed - low]
+
+
 def tabulate(sketches: Sequence[bytes]) -> tuple[Ints, Ints]:
     """Stored sketches on their common bins: signed bins (bins,), ascending, and counts (sketches, bins)."""
     row, signed, count = sketch.decode_many(sketches)
-    bins, place = np.unique(signed, return_inverse=True)
+    bins, place = number_bins(signed)
     counts = np.zeros((len(sketches), bins.size), np.int64)
     np.add.at(counts, (row, place), count)
     return bins, counts

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from modelmeter import rollup
+from modelmeter import rollup, telemetry
 from modelmeter.config import Config
 from modelmeter.errors import Unprocessable
 from modelmeter.rollup import Stats
@@ -22,7 +22,9 @@ class Pinner:
     def all(self) -> list[Baseline]:
         """By name."""
         with self._sides.snapshot() as connection:
-            return list_baselines(connection)
+            found = list_baselines(connection)
+        telemetry.BASELINES.set(len(found))
+        return found
 
     def find(self, name: str, quantiles: Sequence[float]) -> tuple[Baseline, dict[str, Stats]]:
         """One, with the stats of its metrics. NotFound."""
@@ -51,10 +53,14 @@ class Pinner:
             ((told, rows),) = self._sides.fold(connection, [Side(selection, span)], None)
         if not told.events:
             raise Unprocessable(f"{selection} has no event from {to_rfc3339(span.start)} to {to_rfc3339(span.end)}")
-        return self._baselines.put(Baseline(name, told.match, span, now, by, told.events), rows)
+        is_new, count = self._baselines.put(Baseline(name, told.match, span, now, by, told.events), rows)
+        telemetry.BASELINES.set(count)
+        return is_new
 
     def drop(self, name: str) -> None:
         """NotFound when there is none."""
-        if not self._baselines.drop(name):
+        dropped, count = self._baselines.drop(name)
+        telemetry.BASELINES.set(count)
+        if not dropped:
             with self._sides.snapshot() as connection:
                 self._sides.find_baseline(connection, name)

@@ -39,6 +39,21 @@ class Stop:
         return self._event.wait(seconds)
 
 
+class Hangup:
+    """SIGHUP: files are to be read again. Who reads them says how it is told."""
+
+    def __init__(self) -> None:
+        self._actions: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Call in the main thread."""
+        signal.signal(signal.SIGHUP, lambda *_: [action() for action in self._actions])
+
+    def on_signal(self, action: Callable[[], None]) -> None:
+        """`action` must only set a mark: it runs between any two instructions."""
+        self._actions.append(action)
+
+
 class Pulse:
     """Whether a loop comes round. One that has not for `limit_seconds` is stuck, and a new process is the cure."""
 

@@ -23,7 +23,7 @@ from psycopg.conninfo import make_conninfo
 from modelmeter import lifeline
 from modelmeter.config import Config
 from modelmeter.errors import ModelmeterError, WrongSetting
-from modelmeter.runner import Stop
+from modelmeter.runner import Hangup, Stop
 from modelmeter.store.embedded import EmbeddedPostgres
 from modelmeter.store.migrations import migrate
 from modelmeter.web.listener import listen, url_of
@@ -56,9 +56,13 @@ class Supervisor:
         self._lifeline = -1
         self._listener: socket.socket | None = None
         self._said = ""
+        self._hung_up = False
 
     def run(self) -> None:
         self._stop.install()
+        hangup = Hangup()
+        hangup.install()
+        hangup.on_signal(self._on_hangup)
         with contextlib.ExitStack() as stack:
             postgres = None
             conninfo = self._config.database_url
@@ -104,6 +108,9 @@ class Supervisor:
         )
         return _Child(role, process, time.monotonic(), failures)
 
+    def _on_hangup(self) -> None:
+        self._hung_up = True
+
     def _watch(self, postgres: EmbeddedPostgres | None, conninfo: str, *, migrated: bool) -> None:
         while not self._stop.wait(_WATCH_SECONDS):
             if postgres is not None:
@@ -114,6 +121,11 @@ class Supervisor:
                 except (ModelmeterError, OSError) as error:  # a full disk is both; it passes
                     self._say(f"Postgres does not start: {error}")
             migrated = migrated or self._migrate(conninfo)
+            if self._hung_up:
+                self._hung_up = False
+                for child in self._children:
+                    if child.process.poll() is None:
+                        child.process.send_signal(signal.SIGHUP)
             now = time.monotonic()
             for number, child in enumerate(self._children):
                 if child.process.poll() is None:

@@ -8,6 +8,9 @@ REQUESTS_REFUSED = Counter("modelmeter_requests_refused", "Requests to ingest re
 INGEST_BUFFER_BYTES = Gauge("modelmeter_ingest_buffer_bytes", "Bodies in hand at the API.", multiprocess_mode="livesum")
 STREAMS = Gauge("modelmeter_streams", "Streams in the database.", multiprocess_mode="mostrecent")
 METRICS = Gauge("modelmeter_metrics", "Metric names in the database.", multiprocess_mode="mostrecent")
+BASELINES = Gauge(
+    "modelmeter_baselines", "Baselines in the database, when last asked for.", multiprocess_mode="mostrecent"
+)
 QUEUE_MESSAGES = Gauge("modelmeter_queue_messages", "Messages that wait.", multiprocess_mode="mostrecent")
 QUEUE_EVENTS = Gauge("modelmeter_queue_events", "Events that wait.", multiprocess_mode="mostrecent")
 QUEUE_BYTES = Gauge("modelmeter_queue_bytes", "Packed bytes that wait.", multiprocess_mode="mostrecent")
@@ -61,3 +64,30 @@ EVALUATION_LAG_SECONDS = Gauge(
     "modelmeter_evaluation_lag_seconds", "How late the last round ended.", multiprocess_mode="mostrecent"
 )
 SAMPLES_RECORDED = Counter("modelmeter_samples_recorded", "Samples that recording rules have written.")
+NOTIFICATIONS_SENT = Counter("modelmeter_notifications_sent", "Messages delivered, by kind of destination.", ["kind"])
+NOTIFICATIONS_FAILED = Counter(
+    "modelmeter_notifications_failed", "Attempts that failed, by kind of destination; most are tried again.", ["kind"]
+)
+NOTIFICATIONS_GIVEN_UP = Counter(
+    "modelmeter_notifications_given_up", "Messages that were not delivered and never will be, by kind.", ["kind"]
+)
+NOTIFICATION_SECONDS = Histogram(
+    "modelmeter_notification_seconds",
+    "From the decision to tell until the message was delivered, by kind of destination.",
+    ["kind"],
+    buckets=[0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 21_600],
+)
+NOTIFICATIONS_PENDING = Gauge(
+    "modelmeter_notifications_pending", "Messages that wait, by kind of destination.", ["kind"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+NOTIFICATIONS_WITHHELD = Counter(
+    "modelmeter_notifications_withheld", "Alerts left out of a message: silenced, inhibited or muted.", ["why"]
+)
+NOTIFICATION_EVENTS_TRUNCATED = Counter(
+    "modelmeter_notification_events_truncated", "Events that a message only counts, being over its limit."
+)
+NOTIFICATIONS_FILE_GOOD = Gauge(
+    "modelmeter_notifications_file_good", "1: the notifications file as it stands is in use; 0: it is refused.",
+    multiprocess_mode="mostrecent",
+)  # fmt: skip

@@ -52,6 +52,7 @@ def test_a_baseline_has_this_shape(stocked: Served) -> None:
     }
     listed = stocked.client.get("/baselines").json()["baselines"]
     assert listed == [{key: value for key, value in made.items() if key != "metrics"}]
+    assert "modelmeter_baselines 1.0" in stocked.client.get("/metrics").text
     one = stocked.client.get("/baselines/golden?quantiles=0.5").json()
     assert [*one["metrics"]] == ["height", "inference_time", "prediction_accuracy"]
     assert one["metrics"]["inference_time"]["count"] == drawn.size

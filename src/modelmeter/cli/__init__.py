@@ -13,6 +13,7 @@ from modelmeter.cli import processes
 from modelmeter.cli.compare import compare
 from modelmeter.cli.dead_letters import dead_letters
 from modelmeter.cli.drift import drift
+from modelmeter.cli.notify import notify_app
 from modelmeter.cli.options import START, UPKEEP
 from modelmeter.cli.queue import queues
 from modelmeter.cli.rules import rules_app
@@ -51,6 +52,7 @@ app.command(rich_help_panel=START)(compare)
 app.command(rich_help_panel=START)(drift)
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel=UPKEEP)
 app.add_typer(rules_app, name="rules", rich_help_panel=UPKEEP)
+app.add_typer(notify_app, name="notify", rich_help_panel=UPKEEP)
 app.add_typer(queues, name="queue", rich_help_panel=UPKEEP)
 
 

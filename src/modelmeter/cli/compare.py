@@ -26,6 +26,10 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
 def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False)
 
@@ -84,7 +88,7 @@ def compare(
     for heading in ("n a", "n b", "mean a", "mean b", "difference", "95 % interval", "p", "d", "delta", "PSI", "KS"):
         table.add_column(heading, justify="right")
     for its_metric, one in found["metrics"].items():
-        interval = "-" if one["interval"] is None else " to ".join(map(number, one["interval"]))
+        interval = "-" if one["interval"] is None else " to ".join(f"{end:.3g}" for end in one["interval"])
         sides = [one["a"] or {}, one["b"] or {}]
         table.add_row(
             its_metric,
@@ -93,8 +97,8 @@ def compare(
             *(number(side.get("mean")) for side in sides),
             number(one["difference"]),
             interval,
-            *(number(one[key]) for key in ("p", "cohens_d", "cliffs_delta", "psi")),
-            number(one["ks"] and one["ks"]["statistic"]),
+            *(_short(one[key]) for key in ("p", "cohens_d", "cliffs_delta", "psi")),
+            _short(one["ks"] and one["ks"]["statistic"]),
         )
     out.print(table)
     for its_metric, one in found["metrics"].items():

@@ -48,6 +48,7 @@ def drift(
         "min_samples": None if min_samples is None else str(min_samples),
     }
     found = get(url, path, **query)
+    over_time = None if step is None else get(url, path, **query, step=step)
     out = console()
     for side in ("current", "reference"):
         out.print(f"{side}: {side_of(found[side])}", soft_wrap=True)
@@ -63,8 +64,8 @@ def drift(
     out.print(table)
     for its_metric, one in found["metrics"].items():
         out.print(f"{its_metric}: {one['verdict']}: {one['reason']}", soft_wrap=True)
-    if step is not None:
-        _print_over_time(out, get(url, path, **query, step=step))
+    if over_time is not None:
+        _print_over_time(out, over_time)
 
 
 def _print_over_time(out: Console, found: dict[str, Any]) -> None:

@@ -37,6 +37,13 @@ Rules = Annotated[
         help="Rules file: which events make an ALERT line. `modelmeter rules example` prints one.", show_default="none"
     ),
 ]
+Notifications = Annotated[
+    Path | None,
+    typer.Option(
+        help="Notifications file: who is told of which alert. `modelmeter notify example` prints one.",
+        show_default="none: ALERT lines",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Url = Annotated[str, typer.Option(envvar="STATS_API_URL", help="Where modelmeter serves.")]
 

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from modelmeter.cli.options import CLUSTER, START, DatabaseUrl, DataDir, Host, Port, Queue, Rules, settings
+from modelmeter.cli.options import (
+    CLUSTER,
+    START,
+    DatabaseUrl,
+    DataDir,
+    Host,
+    Notifications,
+    Port,
+    Queue,
+    Rules,
+    settings,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,6 +33,7 @@ def serve(
     database_url: DatabaseUrl = None,
     queue: Queue = None,
     rules: Rules = None,
+    notifications: Notifications = None,
     api_processes: Annotated[int | None, typer.Option(help="API processes.", show_default="1")] = None,
     worker_processes: Annotated[int | None, typer.Option(help="Worker processes.", show_default="1")] = None,
 ) -> None:
@@ -30,6 +42,7 @@ def serve(
     Prints where it listens, then the ALERT lines, on standard output; its log is on standard error. Ctrl-C or SIGTERM
     stops it, and nothing is lost. Killed in any other way, it goes on where it was when it is started again.
     """
+    from modelmeter.notify.file import read_notifications  # noqa: PLC0415
     from modelmeter.rule import read_rules  # noqa: PLC0415  each command imports what it needs: --help stays quick
     from modelmeter.supervisor import Supervisor  # noqa: PLC0415
 
@@ -41,11 +54,13 @@ def serve(
         database_url=database_url,
         queue=queue,
         rules=rules,
+        notifications=notifications,
         api_processes=api_processes,
         worker_processes=worker_processes,
     )
     if config.rules:
         read_rules(config.rules)
+    read_notifications(config)
     if any(name.startswith("retention_") for name in config.model_fields_set):
         from modelmeter.retention import read_retention  # noqa: PLC0415
 
@@ -58,12 +73,13 @@ def api(
     port: Port = None,
     database_url: DatabaseUrl = None,
     queue: Queue = None,
+    notifications: Notifications = None,
     listener: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Only the HTTP API: takes events onto the queue, answers stats. Run as many as you like, behind a balancer."""
     from modelmeter.app import run_api  # noqa: PLC0415
 
-    config = settings(host=host, port=port, database_url=database_url, queue=queue)
+    config = settings(host=host, port=port, database_url=database_url, queue=queue, notifications=notifications)
     run_api(config, socket.socket(fileno=listener) if listener is not None else None)
 
 
@@ -74,11 +90,13 @@ def worker(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules =
     run_worker(settings(database_url=database_url, queue=queue, rules=rules))
 
 
-def keeper(database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules = None) -> None:
-    """Only the keeper: the rules, compaction, partitions, retention, tidying. One works at a time; others stand by."""
+def keeper(
+    database_url: DatabaseUrl = None, queue: Queue = None, rules: Rules = None, notifications: Notifications = None
+) -> None:
+    """Only the keeper: rules, notifications, compaction, retention, tidying. One works at a time; others stand by."""
     from modelmeter.app import run_keeper  # noqa: PLC0415
 
-    run_keeper(settings(database_url=database_url, queue=queue, rules=rules))
+    run_keeper(settings(database_url=database_url, queue=queue, rules=rules, notifications=notifications))
 
 
 def migrate(

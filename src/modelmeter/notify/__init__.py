@@ -1,1 +1,1 @@
-"""Destinations of notifications. So far the log: the ALERT line."""
+"""Destinations of notifications: log, webhooks, Alertmanager, whatever Apprise knows; the file that names them."""

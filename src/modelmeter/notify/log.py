@@ -1,12 +1,17 @@
-"""ALERT lines on standard output, a bounded number a second for each rule, then one line with how many more."""
+"""ALERT lines on standard output: of event rules, a bounded number a second for each, then one line with how many more;
+and of the alerts that the dispatcher tells.
+"""
 
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
 from modelmeter import telemetry
 from modelmeter.batch import Batch
+from modelmeter.notification import Message
+from modelmeter.notify.outcome import Delivered, Outcome
 from modelmeter.rule import EventRule, event_fields
 
 
@@ -61,3 +66,24 @@ class AlertLog:
             telemetry.ALERT_LINES_SUPPRESSED.labels(self._rules[number].name).inc(self._more[number])
             self._out.write(f"ALERT {self._rules[number].words}, {self._more[number]} more\n")
             self._more[number] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log as a destination: a line for each alert. Events have theirs already, from the worker that stored them."""
+
+    name: str
+    send_resolved: bool = True
+    out: TextIO | None = None
+    kind: str = "log"
+
+    def send(self, message: Message, key: str, now: int) -> Outcome:  # noqa: ARG002
+        out = self.out or sys.stdout
+        for alert in message.alerts:
+            if not alert.event:
+                labels = {name: value for name, value in alert.labels.items() if name != "alertname"}
+                value = "" if alert.value is None else f", value {alert.value!r}"
+                words = f": {alert.annotations['summary']!r}" if "summary" in alert.annotations else ""
+                out.write(f"ALERT {' '.join(alert.name.split())} {alert.status}, {labels}{value}{words} ({key})\n")
+        out.flush()
+        return Delivered()

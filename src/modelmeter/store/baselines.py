@@ -99,14 +99,15 @@ class Baselines:
         except psycopg.errors.UndefinedTable:
             raise Unavailable("the schema is older than this release; run: modelmeter migrate") from None
 
-    def put(self, baseline: Baseline, rollups: Rollups) -> bool:
-        """Keep `rollups`, one partial for each metric and EVENTS, under the name; whether the name is new.
+    def put(self, baseline: Baseline, rollups: Rollups) -> tuple[bool, int]:
+        """Keep `rollups`, one partial for each metric and EVENTS, under the name; whether the name is new, and how
+        many baselines there are now.
 
         What stood under the name is replaced, whole. Unprocessable when there are as many as there may be.
         """
         with self._transaction() as connection:
             connection.execute(SQL["lock"], (_LOCK,))
-            (others,) = connection.execute(SQL["count_others"], (baseline.name,)).fetchone() or (0,)
+            others = _count_others(connection, baseline.name)
             if others >= self._limit:
                 raise Unprocessable(
                     f"there are {others} baselines, and no more may be; delete one or raise MODELMETER_BASELINE_LIMIT",
@@ -126,12 +127,19 @@ class Baselines:
             )
             with connection.cursor() as cursor:
                 cursor.executemany(SQL["put_rollup"], [(baseline.name, *row) for row in _rows(rollups)])
-            return not replaced
+            return not replaced, others + 1
 
-    def drop(self, name: str) -> bool:
-        """Whether there was one."""
+    def drop(self, name: str) -> tuple[bool, int]:
+        """Whether there was one, and how many there are now."""
         with self._transaction() as connection:
-            return connection.execute(SQL["drop"], (name,)).rowcount > 0
+            dropped = connection.execute(SQL["drop"], (name,)).rowcount > 0
+            return dropped, _count_others(connection, name)
+
+
+def _count_others(connection: Connection, name: str) -> int:
+    row = connection.execute(SQL["count_others"], (name,)).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _rows(rollups: Rollups) -> list[tuple[object, ...]]:

@@ -1,17 +1,16 @@
 """`/ui/alerts`: what fires now, what has fired, silences, and the rules with their state."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import promql_parser
-
 from modelmeter.alert_reader import ActiveAlert, LoadedGroup
-from modelmeter.promql.errors import BadQuery
-from modelmeter.promql.parse import parse
 from modelmeter.web.dashboard import wording
+from modelmeter.web.dashboard.chart import plain
 from modelmeter.web.dashboard.chart_reader import Period
 from modelmeter.web.dashboard.page import Range, matcher_text, range_choices
+from modelmeter.web.dashboard.trial import PERIODS, Trial
 from modelmeter.window import DAY, HOUR, MINUTE, SECOND, Span, floor, to_datetime
 
 STATE = ("start", "end")
@@ -20,16 +19,6 @@ _PATH = "/ui/alerts"
 _WIDTH = 100.0  # percent
 _LANES = 40
 _TICKS = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 28 * DAY)
-_COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
-_REASONS = {
-    "condition": "the condition holds",
-    "held": "the condition has held long enough",
-    "not_recovered": "not recovered yet",
-    "keep_firing_for": "kept firing",
-    "min_samples": "too few samples to tell",
-    "no_data": "no data",
-    "no_data_kept": "no data; it stays as it was",
-}
 
 
 def values_of(
@@ -54,21 +43,6 @@ def values_of(
     }
 
 
-def take_apart(expr: str) -> dict[str, object]:
-    """What to draw of a rule's expression: the left side of `... < 0.8` and its threshold, else all of it."""
-    try:
-        parse(expr)  # it also keeps from the parser below what would make it give up
-        tree = promql_parser.parse(expr)
-    except (BadQuery, ValueError):
-        return {"drawn": expr, "threshold": None}
-    if isinstance(tree, promql_parser.BinaryExpr) and str(tree.op) in _COMPARISONS:
-        try:
-            return {"drawn": str(tree.lhs), "threshold": float(str(tree.rhs))}
-        except ValueError:
-            pass
-    return {"drawn": expr, "threshold": None}
-
-
 def _by_weight(one: ActiveAlert) -> tuple[object, ...]:
     return (one.state != "firing", -(one.fired_at or one.active_at), one.rule)
 
@@ -85,7 +59,7 @@ def _active(one: ActiveAlert, now: int) -> dict[str, object]:
         "since": wording.clock(since, now),
         "ago": wording.ago(since, now),
         "summary": one.annotations.get("summary") or one.annotations.get("description") or "",
-        "reason": _REASONS.get(one.reason, one.reason),
+        "reason": wording.reason(one.reason),
         "model_url": f"/ui/models/{quote(name, safe='')}" if name else "",
         "matchers": ", ".join(matcher_text(key, value) for key, value in sorted(one.labels.items())),
     }
@@ -168,4 +142,25 @@ def _rule(group: LoadedGroup, number: int, rule: Mapping[str, Any], active: Sequ
         "count": len(its),
         "error": error,
         "can_try": kind == "alerting",
+    }
+
+
+def trial_json(trial: Trial) -> dict[str, object]:
+    """For the chart; times are Unix seconds."""
+    return {
+        "times": (trial.times / SECOND).tolist(),
+        "drawn": trial.drawn,
+        "threshold": trial.threshold,
+        "series": trial.series,
+        "lines": [{"labels": dict(labels), "values": plain(values)} for labels, values in trial.lines],
+        "count": len(trial.firings),
+        "firings": [
+            {
+                "labels": dict(one.labels),
+                "start": one.start / SECOND,
+                "end": one.end / SECOND if one.end is not None else None,
+                "value": one.value if math.isfinite(one.value) else None,
+            }
+            for one in trial.firings[:PERIODS]
+        ],
     }

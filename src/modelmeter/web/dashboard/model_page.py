@@ -60,7 +60,7 @@ def values_of(
                 "state": alert.state,
                 "version": alert.labels.get("version", ""),
                 "since": wording.clock(alert.fired_at or alert.active_at, chosen.now),
-                "summary": alert.annotations.get("summary") or alert.reason,
+                "summary": alert.annotations.get("summary") or wording.reason(alert.reason),
             }
             for alert in found.alerts
             if alert.labels.get("name") == name

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from modelmeter import __version__
-from modelmeter.errors import CallerError
+from modelmeter.errors import Busy, CallerError, ModelmeterError, NotFound
 from modelmeter.matcher import Matcher
 from modelmeter.promql.errors import BadQuery
 from modelmeter.promql.parse import parse_selector
@@ -114,7 +114,7 @@ class Pages:
             lstrip_blocks=True,
         )
 
-    def render(self, request: Request, template: str, values: Mapping[str, object]) -> Response:
+    def render(self, request: Request, template: str, values: Mapping[str, object], status: int = 200) -> Response:
         shared = {
             "static": self._static.root,
             "release": __version__,
@@ -124,8 +124,22 @@ class Pages:
             "firing": 0,
         }
         text = self._templates.get_template(template).render({**shared, **values})
-        response = HTMLResponse(text, headers=SECURITY | {"cache-control": "no-store"})
+        response = HTMLResponse(text, status, headers=SECURITY | {"cache-control": "no-store"})
         return packed(request, response)
+
+    def trouble(self, request: Request, error: ModelmeterError) -> Response:
+        """What a person sees of an error: what is wrong, and where to go on."""
+        again = str(request.url.path) + (f"?{request.url.query}" if request.url.query else "")
+        values = {
+            "page": "",
+            "heading": "Not found" if isinstance(error, NotFound) else "Not now",
+            "detail": error.detail,
+            "again": again if isinstance(error, Busy) else "",
+        }
+        response = self.render(request, "trouble.html", values, error.status)
+        if isinstance(error, Busy):
+            response.headers["Retry-After"] = str(error.retry_after_seconds)
+        return response
 
 
 def only(parameters: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:

@@ -22,6 +22,21 @@ _SUFFIXES = {
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SPARK_WIDTH, _SPARK_HEIGHT, _SPARK_PAD = 100, 24, 2
 
+_REASONS = {
+    "condition": "the condition holds",
+    "held": "the condition has held long enough",
+    "not_recovered": "not recovered yet",
+    "keep_firing_for": "kept firing",
+    "min_samples": "too few samples to tell",
+    "no_data": "no data",
+    "no_data_kept": "no data; it stays as it was",
+}
+
+
+def reason(code: str) -> str:
+    """Why an alert is as it is."""
+    return _REASONS.get(code, code.replace("_", " "))
+
 
 def unit_of(metric: str, units: Mapping[str, str]) -> str:
     """The unit from the settings, else from the name as Prometheus has it (`latency_seconds`), else none."""

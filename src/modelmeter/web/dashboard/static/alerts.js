@@ -116,16 +116,8 @@ showSilences();
 const tryForm = document.getElementById("try-form");
 const tryProblem = document.getElementById("try-problem");
 const tryResult = document.getElementById("try-result");
-const UNITS = { s: 1, m: 60, h: 3600, d: 86400, w: 604800 };
-const MOST_LINES = 6;
-const NAME = "trial";
 let group = null;
 let tried = 0;
-
-function seconds(text) {
-  const parts = [...text.matchAll(/(\d+)([smhdw])/g)];
-  return parts.reduce((sum, [, count, unit]) => sum + Number(count) * UNITS[unit], 0);
-}
 
 const labelText = (labels) => Object.entries(labels).filter(([key]) => key !== "__name__" && key !== "alertname").map(([key, value]) => `${key} ${value}`).join(", ") || "all";
 
@@ -138,15 +130,9 @@ tryForm.addEventListener("submit", async (event) => {
   button.disabled = true;
   tryResult.setAttribute("aria-busy", "true");
   try {
-    const end = Math.floor(Date.now() / 1000);
-    const start = end - (seconds(fields.since) || 7 * 86400);
-    const step = Math.max(seconds(fields.interval) || 300, Math.ceil((end - start) / 5000));
-    const rule = { alert: NAME, expr: fields.expr, for: fields.for || "0s" };
-    const [result, parts] = await Promise.all([backtest(rule, fields, start, end), askJson(`/ui/expression?expr=${encodeURIComponent(fields.expr)}`)]);
-    const query = new URLSearchParams({ query: parts.drawn, start, end, step });
-    const lines = await fetch(`/api/v1/query_range?${query}`).then((response) => response.json());
+    const found = await askJson(`/ui/trial?${new URLSearchParams(fields)}`);
     if (number !== tried) return;
-    drawTrial(result, lines.data?.result ?? [], parts.threshold, start, end, step, fields.expr);
+    drawTrial(found, fields.expr);
   } catch (error) {
     if (number === tried) tryProblem.textContent = error.message;
   } finally {
@@ -157,51 +143,50 @@ tryForm.addEventListener("submit", async (event) => {
   }
 });
 
-async function backtest(rule, fields, start, end) {
-  return { periods: [] };
-}
-
-function drawTrial(result, lines, threshold, start, end, step, expr) {
+function drawTrial(found, expr) {
   group?.clear();
-  const { periods } = result;
-  const total = periods.reduce((sum, one) => sum + ((one.end ?? end) - one.start), 0);
-  const verdict = element("p", { className: "sentence", text: periods.length ? `It would have fired ${periods.length === 1 ? "once" : `${periods.length} times`}, ${durationText(Math.round(total / 60) * 60)} in all.` : "It would not have fired." });
+  const { times, threshold, lines, firings } = found;
+  const [start, end] = [times[0], times.at(-1)];
+  const step = times[1] - times[0];
+  const total = firings.reduce((sum, one) => sum + ((one.end ?? end) - one.start), 0);
+  const often = found.count === 1 ? "once" : `${found.count} times`;
+  const words = found.count ? `It would have fired ${often}, ${roughly(total)} in all.` : found.series ? "It would not have fired." : "There is nothing that this expression looks at in this time.";
   const holder = element("div", { className: "plot" });
   const legend = element("ul", { className: "readout" });
-  const panel = element("div", { className: "panel", role: "group", tabindex: "0", "aria-label": `${expr}, ${periods.length} periods of firing` }, element("div", { className: "panel-head" }, legend), holder);
+  const panel = element("div", { className: "panel", role: "group", tabindex: "0", "aria-label": `${expr}: ${words}` }, element("div", { className: "panel-head" }, legend), holder);
+  const columns = ["Fired", "For", "Value", "Labels"];
+  const rows = firings.slice(0, 100).map((one) => [
+    `${dayText(one.start)} ${clockText(one.start)}`,
+    one.end === null ? `${roughly(end - one.start)}, still` : roughly(one.end - one.start),
+    numberText(one.value),
+    labelText(one.labels),
+  ]);
   const table = element("table", { className: "plain" },
-    element("thead", {}, element("tr", {}, ...["Fired", "For", "Labels"].map((text) => element("th", { scope: "col", text })))),
-    element("tbody", {}, ...periods.slice(0, 100).map((one) => element("tr", {}, element("td", { text: `${dayText(one.start)} ${clockText(one.start)}` }), element("td", { text: one.end === null ? `${durationText(Math.round((end - one.start) / 60) * 60)}, still` : durationText(one.end - one.start) }), element("td", { text: labelText(one.labels) })))));
-  tryResult.replaceChildren(verdict, panel, ...(periods.length ? [element("div", { className: "scroll" }, table)] : []));
+    element("thead", {}, element("tr", {}, ...columns.map((text) => element("th", { scope: "col", text })))),
+    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map((text) => element("td", { text }))))));
+  tryResult.replaceChildren(element("p", { className: "sentence", text: words }), ...(lines.length ? [panel] : []), ...(rows.length ? [element("div", { className: "scroll", tabindex: "0", role: "region", "aria-label": "When it would have fired" }, table)] : []));
+  if (!lines.length) return;
 
   group = new Group({ onRange: (from, to) => group.show(from, to), onBack: () => group.show(start, end), onCursor: () => {} });
   group.keys(panel);
   group.range = [start, end];
-  const shown = [...lines].sort((one, other) => firedTime(other, periods, end) - firedTime(one, periods, end)).slice(0, MOST_LINES);
-  const times = [];
-  for (let at = start; at <= end; at += step) times.push(at);
-  const place = new Map(times.map((at, index) => [at, index]));
-  const columns = shown.map((line) => {
-    const column = times.map(() => null);
-    for (const [at, value] of line.values) if (place.has(at)) column[place.get(at)] = Number.isFinite(+value) ? +value : null;
-    return column;
-  });
   const { colours } = group;
-  const series = columns.map((_, index) => ({ stroke: colours.series[index % 6], width: 1.5, spanGaps: false, points: { show: false } }));
-  shown.forEach((line, index) => {
-    const mark = element("span", { className: `swatch swatch-${index % 6}`, "aria-hidden": "true" });
-    legend.append(element("li", {}, mark, element("span", { text: labelText(line.metric) })));
+  const data = lines.map((line) => line.values);
+  const series = lines.map((_, index) => ({ stroke: colours.series[index % 6], width: 1.5, spanGaps: false, points: { show: false } }));
+  lines.forEach((line, index) => {
+    legend.append(element("li", {}, element("span", { className: `swatch swatch-${index % 6}`, "aria-hidden": "true" }), element("span", { text: labelText(line.labels) })));
   });
-  if (lines.length > shown.length) legend.append(element("li", { className: "quiet", text: `and ${lines.length - shown.length} more` }));
+  if (found.series > lines.length) legend.append(element("li", { className: "quiet", text: `and ${found.series - lines.length} more` }));
   if (threshold !== null) {
-    columns.push(times.map(() => threshold));
+    data.push(times.map(() => threshold));
     series.push({ stroke: alpha(colours.bad, 0.9), width: 1, dash: [5, 4], points: { show: false } });
     legend.append(element("li", { className: "quiet", text: `threshold ${numberText(threshold)}` }));
   }
-  group.add(holder, { data: [times, ...columns], series, height: 220, yRange: airy, clear: [shade(() => periods.map((one) => ({ ...one, end: one.end ?? end })))] });
+  group.add(holder, { data: [times, ...data], series, height: 220, yRange: airy, clear: [shade(() => firings.map((one) => ({ start: one.start, end: one.end ?? end + step })))] });
 }
 
-/** Lines that fired come first: those are what one looks for. */
-function firedTime(line, periods, end) {
-  return periods.filter((one) => Object.entries(line.metric).every(([key, value]) => key === "__name__" || one.labels[key] === value)).reduce((sum, one) => sum + (one.end ?? end) - one.start, 0);
+/** 40 s, 12 min, 3.5 h, 2.1 d */
+function roughly(seconds) {
+  for (const [width, unit] of [[86400, "d"], [3600, "h"], [60, "min"]]) if (seconds >= width * 2) return `${+(seconds / width).toPrecision(2)}\u202f${unit}`;
+  return durationText(Math.max(seconds, 1));
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from bench import dashboard, ingest, memory, peers, query, queues, stats
+from bench import dashboard, ingest, lifecycle, memory, peers, query, queues, scale, stats
 from bench.client import BenchError
 from bench.report import Table, print_place, print_table, write_json
 
@@ -30,6 +30,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "peers": peers,
     "queues": queues,
     "dashboard": dashboard,
+    "lifecycle": lifecycle,
+    "scale": scale,
 }
 ALONE = ("ingest", "memory", "stats", "query")
 _DEFAULTS = {"seconds": 10.0, "streams": 12, "repeat": 1, "json": None, "markdown": False}

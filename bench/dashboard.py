@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> Iterator[Table]:
                 executable_path=options.chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
             )
             notes = [
-                f"{sent.events:,} events of {options.models} models, {len(METRICS)} metrics each, {_DAYS} days; compacted.",
+                f"{sent.events:,} events of {options.models} models, {len(METRICS)} metrics, {_DAYS} days; compacted.",
                 f"Chromium {browser.version} without a screen, 1440 by 900, on the same machine as the server.",
             ]
             yield Table("Dashboard: first paint", PAINT, _paints(browser, server, options.loads), [

@@ -98,12 +98,14 @@ def influx_lines(frame: pl.DataFrame) -> bytes:
 class BackfillBodies:
     """Arrow bodies with rising timestamps, made by writing new timestamps over those of a ready body.
 
+    Timestamps are multiples of `unit` microseconds.
     It needs no Polars once it is made, so a forked load generator can use it.
     """
 
-    def __init__(self, event_count: int, start: int, end: int, *, per_body: int = 50_000) -> None:
+    def __init__(self, event_count: int, start: int, end: int, *, per_body: int = 50_000, unit: int = 1) -> None:
         self._rng = np.random.default_rng(SEED)
         self._event_count = event_count
+        self._unit = unit
         self._start = start
         self._step = (end - start) / event_count
         self._per_body = min(per_body, event_count)
@@ -126,5 +128,6 @@ class BackfillBodies:
             places += np.arange(self._per_body)
             times = np.frombuffer(body, np.int64, self._per_body, offset)
             times[:] = self._start + places * self._step
+            times -= times % self._unit
             del times
             yield bytes(body), self._per_body

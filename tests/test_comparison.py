@@ -263,12 +263,23 @@ def test_constants_that_differ_are_told_apart() -> None:
 
 def test_many_metrics_are_many_tests() -> None:
     rng = np.random.default_rng(0)
-    sides = [rollup.concat([fold(rng.normal(0, 1, 200), metric) for metric in range(1, 101)]) for _ in range(2)]
+    sides = [rollup.concat([fold(rng.normal(0, 1, 100), metric) for metric in range(1, 301)]) for _ in range(2)]
     pairs = comparison.pair_up(sides[0], sides[1], ())
-    found = comparison.compare(pairs, dict.fromkeys(pairs), min_effect=0)
-    unadjusted = [one.welch.p for one in found.values() if one.welch is not None]
-    assert sum(p < 0.05 for p in unadjusted) >= 2, "a hundred tests raise some false alarms"
-    assert {one.verdict for one in found.values()} == {"no difference"}
+    together = comparison.compare(pairs, dict.fromkeys(pairs), min_effect=0)
+    alone = [comparison.compare({metric: pair}, {}, min_effect=0)[metric] for metric, pair in pairs.items()]
+    assert sum(one.verdict == "different" for one in alone) >= 3, "three hundred metrics raise some false alarms"
+    assert {one.verdict for one in together.values()} == {"no difference"}
+
+
+def test_the_smaller_of_two_p_values_counts_twice() -> None:
+    rng = np.random.default_rng(12)
+    found = compare(rng.normal(10, 1, 100), rng.normal(10.3, 1, 100))
+    assert found.welch is not None
+    assert found.mann_whitney is not None
+    assert found.p == 2 * min(found.welch.p, found.mann_whitney.p)
+    constants = compare([0.7] * 40, [0.5] * 40)
+    assert constants.mann_whitney is not None
+    assert constants.p == constants.mann_whitney.p
 
 
 @settings(max_examples=100)

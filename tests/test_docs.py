@@ -142,7 +142,8 @@ def test_the_tests_that_guard_an_invariant_exist() -> None:
 
 
 COMMANDS = (
-    "", "serve", "api", "worker", "keeper", "migrate", "version", "stats", "compare", "drift",
+    "", "serve", "api", "worker", "keeper", "migrate", "version", "stats", "export", "forget", "backup", "restore",
+    "compare", "drift",
     "dead-letters", "dead-letters list",
     "dead-letters retry", "dead-letters drop", "rules", "rules example", "rules check",
     "notify", "notify example", "notify check", "notify routes", "notify test", "etl", "etl demo", "etl load",

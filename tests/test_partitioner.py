@@ -13,6 +13,9 @@ import pytest
 from modelmeter import compactor as compactor_module
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
+from modelmeter.correction import DELETE, Correction
+from modelmeter.corrector import Corrector
+from modelmeter.message import Message, new_id
 from modelmeter.partitioner import Partitioner, retire_over
 from modelmeter.reader import Reader
 from modelmeter.retention import read_retention
@@ -24,6 +27,7 @@ from tests.history import (
     BY_MINUTE,
     NOON,
     Storing,
+    batch_of,
     check_models,
     check_summary,
     count_rows,
@@ -294,7 +298,7 @@ def test_nobody_who_writes_waits_while_a_day_is_dropped(database_url: str) -> No
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_retention_between_stores_and_compactions_of_any_history_changes_no_answer_that_has_its_data(
+def test_retention_between_stores_corrections_and_compactions_of_any_history_changes_no_answer_that_has_its_data(
     database_url: str, reader: Reader, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     print("seed", seed)
@@ -306,17 +310,26 @@ def test_retention_between_stores_and_compactions_of_any_history_changes_no_answ
     now = NOON
     stored = []
     with storing(database_url, **BY_MINUTE) as fast, storing(database_url, **BY_HOUR, **settings) as slow:
-        for _ in range(16):
-            kind = rng.choice(["store", "store", "compact", "retire"])
+        for step in range(16):
+            kind = rng.choice(["store", "store", "compact", "retire", "correct"])
             if kind == "store" and coming:
                 size = int(rng.integers(1, 60))
                 some, coming = coming[:size], coming[size:]
-                send(database_url, message_of(*some))
+                send(database_url, Message(new_id(), NOON + step, [], [batch_of(some)]))
                 done = (fast if rng.random() < 0.5 else slow).run()
                 assert sum(one.dead_letters for one in done) == 0
                 stored += some
             elif kind == "compact":
                 compact(database_url, now)
+            elif kind == "correct":
+                first, last = sorted(floor(int(NOON + rng.integers(-45, 45) * DAY), DAY) for _ in range(2))
+                span = Span(first, last + DAY)  # whole days: they can go, whether their raw events are there or not
+                touched = [dict(one.labels) for one in stored if span.start <= one.timestamp < span.end]
+                one = Correction(DELETE, NOON + step, '{name="B",env=""}', frozenset(), span, "", "")
+                done_here = Corrector(config_of(database_url), read_retention(config_of(database_url))).correct(one)
+                assert done_here.removed == sum(its["name"] == "B" and "env" not in its for its in touched)
+                gone = [its for its in stored if one.touches([its.labels])[0] and first <= its.timestamp < last + DAY]
+                stored = [its for its in stored if its not in gone]
             else:
                 now += int(rng.integers(1, 9)) * DAY
                 partition(database_url, now, **settings)

@@ -28,8 +28,8 @@ def reader(database_url: str) -> Iterator[Reader]:
 
 
 def ask(reader: Reader, question: Question) -> tuple[str, Answer]:
-    with reader.asking(question, EVERY) as (state, answer):
-        return state, answer()
+    with reader.asking(question, EVERY) as asked:
+        return asked.state, asked.answer()
 
 
 def comparable(answer: Answer) -> object:

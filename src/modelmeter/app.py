@@ -21,6 +21,7 @@ from modelmeter.alert_reader import AlertReader
 from modelmeter.compactor import Compactor
 from modelmeter.comparer import Comparer
 from modelmeter.config import Config
+from modelmeter.corrector import Corrector
 from modelmeter.dispatcher import Dispatcher
 from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.evaluator import Evaluator
@@ -50,8 +51,10 @@ from modelmeter.web import (
     alerts,
     baselines,
     compare,
+    corrections,
     events,
     health,
+    histogram,
     notifications,
     prometheus,
     rules,
@@ -73,8 +76,11 @@ COMPACTOR_LOCK = 0x6D6D_0010
 DISPATCHER_LOCK = 0x6D6D_0012
 EVALUATOR_LOCK = 0x6D6D_0011
 PARTITIONER_LOCK = 0x6D6D_0013
+CORRECTOR_LOCK = 0x6D6D_0023
+_CORRECTOR_SECONDS = 5
 _PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
+_WARM_SECONDS = 1.0
 _FAREWELL_SHARE = 0.2  # of the grace, for messages under way
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -156,6 +162,12 @@ def retry_dead_letters(config: Config, ids: Sequence[int] | None) -> int:
     return asyncio.run(retry())
 
 
+async def _warm() -> None:
+    """Import SciPy before the first comparison needs it, but not while the start is waited for."""
+    await asyncio.sleep(_WARM_SECONDS)
+    await asyncio.to_thread(significance.warm)
+
+
 def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     """The ASGI application. `closing` is how its server says that streams must end."""
     producer = make_producer(config)
@@ -166,13 +178,13 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        warming = threading.Thread(target=significance.warm, name="warm")  # so that no first question waits for it
-        warming.start()
         watching = asyncio.create_task(gate.watch(lambda: config.database_url))
+        warming = asyncio.create_task(_warm())
         yield
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        for task in (watching, warming):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await ingester.drain()
         await producer.close()
         reader.close()
@@ -184,7 +196,10 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     api.add_exception_handler(HTTPException, on_http_error)
     api.add_exception_handler(Exception, on_bug)
     api.include_router(stats.make_router(reader, Limits.of(config)))
-    api.include_router(events.make_router(reader))
+    api.include_router(histogram.make_router(reader, Limits.of(config)))
+    api.include_router(events.make_router(reader, config.export_limit))
+    corrector = Corrector(config, read_retention(config))
+    api.include_router(corrections.make_router(corrector))
     sides = SideReader(config, reader)
     api.include_router(compare.make_router(Comparer(config, sides)))
     api.include_router(baselines.make_router(Pinner(config, sides)))
@@ -198,7 +213,7 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     api.include_router(health.make_router(gate))
     api.include_router(dashboard.make_router(config, reader, alert_reader, closing or Closing()))
     events.describe_ingest(api)
-    ingest = Ingest(config, gate, ingester)
+    ingest = Ingest(config, gate, ingester, corrector)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         # The hot path goes before all of FastAPI's layers.
@@ -346,6 +361,7 @@ class _Loop:
 def run_keeper(config: Config) -> None:
     """The loops of which one instance is enough, each in a thread, each led by one of the keepers."""
     compactor = Compactor(config)
+    corrector = Corrector(config, read_retention(config))
     dispatcher = Dispatcher(config)
     partitioner = Partitioner(config)
     consumer = make_consumer(config)
@@ -359,6 +375,7 @@ def run_keeper(config: Config) -> None:
 
     loops = [
         _Loop("compactor", COMPACTOR_LOCK, compact, lambda busy: 0.05 if busy else config.compact_interval_seconds),
+        _Loop("corrector", CORRECTOR_LOCK, corrector.run_once, lambda _: _CORRECTOR_SECONDS),
         _Loop(
             "evaluator",
             EVALUATOR_LOCK,

@@ -19,6 +19,7 @@ from modelmeter import rollup, telemetry
 from modelmeter.chunk import Chunk, pack_chunk, unpack_floats, unpack_ints
 from modelmeter.config import Config
 from modelmeter.rollup import Rollups
+from modelmeter.store.corrections import is_pending, share
 from modelmeter.store.rollups import RESOLUTION_TABLES, SELECTED, copy_out, take_rollups
 from modelmeter.store.sql import load
 from modelmeter.store.writer import Catalog, write_chunks, write_rollups
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 SQL = load("compact.sql")
 _FOLDS = {"rollup_partial_1m": ("1m", "1h", "1d"), "rollup_partial_1h": ("1h", "1d")}
+_BEGINNING, _END = (0, 0), (2**31 - 1, LATEST)
+"""Before and after every stream and window."""
+
 _STEP_PARTIALS = 20_000
 _PRESSURE_PARTIALS = 20_000
 _SETTLE = 5 * SECOND
@@ -44,6 +48,7 @@ class Compactor:
         self._config = config
         self._connection: Connection | None = None
         self._catalog = Catalog(config.database_url)
+        self._after = dict.fromkeys(_FOLDS, _BEGINNING)
         self._chunks_due = 0.0
         self._ledger_due = 0.0
 
@@ -82,34 +87,43 @@ class Compactor:
     def _fold(self, connection: Connection, now: int, partial_table: str, resolutions: Sequence[str]) -> bool:
         """Partials of closed windows into each of `resolutions`; under pressure, those of open windows too."""
 
-        def statement(name: str, **parts: sql.Composable) -> sql.Composed:
-            return sql.SQL(SQL[name].decode()).format(table=sql.Identifier(partial_table), **parts)
+        def statement(name: str, **parts: object) -> sql.Composed:
+            literals = {
+                key: part if isinstance(part, sql.Composable) else sql.Literal(part) for key, part in parts.items()
+            }
+            return sql.SQL(SQL[name].decode()).format(table=sql.Identifier(partial_table), **literals)
 
         width = RESOLUTIONS[resolutions[0]]
         with connection.transaction():
-            row = connection.execute(statement("count_partials", limit=sql.Literal(_PRESSURE_PARTIALS))).fetchone()
+            share(connection)
+            if is_pending(connection):  # it tells by the rows as they are what was there before it
+                return False
+            row = connection.execute(statement("count_partials", limit=_PRESSURE_PARTIALS)).fetchone()
             waiting = row[0] if row else 0
             if not waiting:
                 return False
             before = LATEST if waiting >= _PRESSURE_PARTIALS else floor(now - _SETTLE, width)
-            partials = copy_out(
-                connection,
-                statement(
-                    "take_partials",
-                    before=sql.Literal(to_datetime(before)),
-                    limit=sql.Literal(_STEP_PARTIALS),
-                    columns=SELECTED,
-                ),
-            )
+            # One stream after the other: the partials of one window are folded together, and each stream has its turn.
+            after, until = self._after[partial_table], _END
+            scope: dict[str, object] = {
+                "before": to_datetime(before), "after_stream": after[0], "after_window": to_datetime(after[1]),
+            }  # fmt: skip
+            row = connection.execute(statement("find_partials_end", limit=_STEP_PARTIALS - 1, **scope)).fetchone()
+            if row:
+                until = row[0], to_micros(row[1])
+            scope |= {"until_stream": until[0], "until_window": to_datetime(until[1]), "columns": SELECTED}
+            partials = copy_out(connection, statement("take_partials", **scope))
+            self._after[partial_table] = _BEGINNING if until == _END else until
+            more = until != _END or after != _BEGINNING
             if not len(partials):
-                return False
+                return more
             folded = partials
             for resolution in resolutions:
                 folded = rollup.merge(rollup.coarsen(folded, RESOLUTIONS[resolution]))
                 self._put(connection, folded, RESOLUTION_TABLES[resolution])
             self._add_totals(connection, folded)
         telemetry.COMPACTED_ROLLUPS.inc(len(partials))
-        return len(partials) >= _STEP_PARTIALS
+        return more
 
     def _put(self, connection: Connection, folded: Rollups, table: str) -> None:
         """Merged with what stands there, one row a series and window; what is retired there is left out."""
@@ -155,9 +169,12 @@ class Compactor:
             class_id = self._class_of(stream)
             if to_micros(day) < self._catalog.retired_until("chunk", class_id):
                 continue  # about to be dropped
-            done = True
             scope = {"stream": stream, "metrics": metrics, "day": day, "minutely": minutely, "low": low, "high": high}
             with connection.transaction():
+                share(connection)
+                if is_pending(connection):
+                    return False
+                done = True
                 cursor = connection.execute(
                     SQL["take_chunks"],
                     scope | {"small": small},

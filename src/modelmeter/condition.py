@@ -6,7 +6,7 @@ A comparison with a metric that an event does not have is false, whatever its op
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,13 @@ class Condition:
     @property
     def metrics(self) -> frozenset[str]:
         return frozenset(one.metric for one in self.comparisons)
+
+    def holds_for(self, metrics: Mapping[str, float]) -> bool:
+        """For one event."""
+        return all(
+            one.metric in metrics and _OPERATORS[one.operator](metrics[one.metric], one.number)
+            for one in self.comparisons
+        )
 
 
 def parse(text: str) -> Condition:

@@ -123,6 +123,9 @@ class Config(BaseSettings):
         ge=1,
         description="Raw samples that one answer may read: `where=`, `exact=true`, a `step` of no whole minutes.",
     )
+    export_limit: int = Field(
+        2, ge=1, le=6, description="Streams of raw events (GET /events) at a time in an API process; beyond it, 429."
+    )
     chunk_target_events: int = Field(16_384, ge=64, description="Events that the compactor packs into a chunk.")
     compact_interval_seconds: float = Field(10, gt=0, description="How often the compactor runs.")
     ledger_days: int = Field(7, ge=1, description="How long an Idempotency-Key is remembered.")

@@ -8,6 +8,7 @@ ModelmeterError
 │   ├── Unprocessable      422: readable, but nothing in it can be kept
 │   ├── Unanswerable       422: a question over a limit, or of what is no longer kept; ask for less
 │   ├── NotAcceptable      406: no answer in the form that is accepted
+│   ├── CannotCorrect      409: a correction of what is no longer kept as events
 │   └── NotFound           404: no such model, metric, rule
 ├── Busy                   429: a limit is reached; try again later
 ├── Unavailable            503: ours and passing (Postgres away, queue away)
@@ -61,6 +62,11 @@ class Unanswerable(CallerError):
 class NotAcceptable(CallerError):
     status = 406
     title = "Not acceptable"
+
+
+class CannotCorrect(CallerError):
+    status = 409
+    title = "Cannot be corrected"
 
 
 class NotFound(CallerError):

@@ -28,6 +28,7 @@ class Packed:
         default_factory=lambda: {"rollup_partial_1m": [], "rollup_partial_1h": []}
     )
     without_raw: int = 0
+    events: int = 0
 
 
 class Packer:
@@ -42,6 +43,7 @@ class Packer:
         packed = Packed()
         self._catalog.look()
         for batch in _by_shape(batches):
+            packed.events += len(batch)
             self._pack(batch, packed)
         return packed
 

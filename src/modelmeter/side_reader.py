@@ -63,7 +63,7 @@ class SideReader:
     def snapshot(self) -> Iterator[Connection]:
         """A connection in a read-only transaction that sees one state, for as long as a query may take."""
         with self._reader.snapshot() as connection:
-            connection.execute(f"SET LOCAL statement_timeout = {int(self._timeout_seconds * 1000)}".encode())
+            connection.execute(f"SET LOCAL statement_timeout = {max(int(self._timeout_seconds * 1000), 1)}".encode())
             try:
                 yield connection
             except psycopg.errors.QueryCanceled:

@@ -22,9 +22,11 @@ from psycopg.errors import (
 
 from modelmeter.batch import Batch
 from modelmeter.config import Config
+from modelmeter.correction import uncorrected
 from modelmeter.message import Message, decode, rows_without
 from modelmeter.packer import Packer, write_packed
 from modelmeter.queue import Claim, Consumer
+from modelmeter.store.corrections import read_since, share
 from modelmeter.store.writer import Catalog, remember_batches
 
 log = logging.getLogger(__name__)
@@ -147,6 +149,9 @@ class Worker:
             except ValueError as error:
                 log.exception("a message cannot be read and goes to the dead letters")
                 claim.fail(index, f"unreadable: {error}")
+        share(claim.connection)
+        received = [message.received_at for message in messages]
+        corrections = read_since(claim.connection, min(received)) if received else []
         ids = [keyed.id for message in messages for keyed in message.keyed] + [message.id for message in messages]
         known = remember_batches(claim.connection, ids)
         seen: set[bytes] = set()
@@ -154,12 +159,13 @@ class Worker:
         for message in messages:
             its_ids = {message.id, *(keyed.id for keyed in message.keyed)}
             twice = its_ids & (known | seen)
-            batches += rows_without(message, twice) if twice else message.batches
+            its_batches = rows_without(message, twice) if twice else message.batches
+            batches += uncorrected(its_batches, message.received_at, corrections)
             seen |= its_ids  # the same id twice in one claim counts once as well
         self._learn_size(batches)
         packed = self._packer.pack(batches)
         write_packed(claim.connection, packed)
-        oldest = min((message.received_at for message in messages), default=0)
+        oldest = min(received, default=0)
         return (
             Stored(
                 len(claim.payloads),

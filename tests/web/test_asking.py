@@ -274,3 +274,34 @@ def test_each_form_and_each_question_has_a_tag_of_its_own(stocked: Served) -> No
         for media in ("application/json", "text/csv", ARROW)
     }
     assert len(tags) == 9
+
+
+def test_a_histogram_has_this_shape(stocked: Served) -> None:
+    found = ask(stocked, f"/histogram/Mistral/v1?metric=drift&step=1h&{SPAN}&bins=8")
+    edges = found.pop("edges")
+    assert edges == pytest.approx([0.9786, 1, 2.9537, 3.0183, 4.9674, 5.0762], abs=1e-3)
+    assert found == {
+        "name": "Mistral",
+        "version": "v1",
+        "metric": "drift",
+        "start": f"{DAY}09:00:00Z",
+        "end": f"{DAY}22:53:20Z",
+        "step": "1h",
+        "resolution": "1h",
+        "rows": [
+            {"start": f"{DAY}12:00:00Z", "counts": [1, 0, 1, 0, 0]},
+            {"start": f"{DAY}13:00:00Z", "counts": [0, 0, 0, 0, 1]},
+        ],
+    }
+    whole = ask(stocked, f"/histogram/Mistral?metric=drift&{SPAN}")
+    assert [(row["start"], sum(row["counts"])) for row in whole["rows"]] == [(f"{DAY}09:00:00Z", 4)]
+    table = stocked.client.get(f"/histogram/Mistral?metric=drift&step=1d&{SPAN}&bins=8", headers={"accept": "text/csv"})
+    assert table.text.splitlines()[0] == "start,low,high,count"
+    assert len(table.text.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("query", "field"), [("", "metric"), ("metric=drift,latency", "metric"), ("metric=drift&bins=7", "bins")]
+)
+def test_a_histogram_is_of_one_metric_and_enough_bins(stocked: Served, query: str, field: str) -> None:
+    assert check_problem(stocked.client.get(f"/histogram/Mistral?{query}"), 400)["field"] == field

@@ -364,6 +364,17 @@ def test_a_query_over_its_limits_is_refused(database_url: str) -> None:
         assert "MODELMETER_STATS_LIMIT_SAMPLES" in problem["detail"]
 
 
+def test_a_query_that_takes_too_long_is_ended(database_url: str) -> None:
+    send(database_url, message_of(*EVENTS))
+    with serve(database_url, query_timeout_seconds=0.2) as served:
+        served.store()
+        with psycopg.connect(database_url) as blocking:
+            blocking.execute("LOCK modelmeter.stream IN ACCESS EXCLUSIVE MODE")
+            problem = check_problem(served.client.get(f"/compare/Mistral?a=v1&b=v2&{SPAN}"), 503)
+            assert "it took longer than 0.2 s" in problem["detail"]
+        assert served.client.get(f"/compare/Mistral?a=v1&b=v2&{SPAN}").status_code == 200
+
+
 def test_more_windows_than_may_be_are_refused(stocked: Served) -> None:
     problem = check_problem(stocked.client.get("/drift/Mistral/v1?step=1m&start=-30d"), 422)
     assert problem["field"] == "step"

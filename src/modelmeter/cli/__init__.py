@@ -10,9 +10,12 @@ from typer.core import TyperGroup
 
 from modelmeter import __version__, lifeline
 from modelmeter.cli import processes
+from modelmeter.cli.backup import backup, restore
 from modelmeter.cli.compare import compare
 from modelmeter.cli.dead_letters import dead_letters
 from modelmeter.cli.drift import drift
+from modelmeter.cli.export import export
+from modelmeter.cli.forget import forget
 from modelmeter.cli.notify import notify_app
 from modelmeter.cli.options import START, UPKEEP
 from modelmeter.cli.queue import queues
@@ -48,8 +51,11 @@ app = typer.Typer(
 )
 processes.add_to(app)
 app.command(rich_help_panel=START)(stats)
+app.command(rich_help_panel=START)(export)
 app.command(rich_help_panel=START)(compare)
 app.command(rich_help_panel=START)(drift)
+for command in (forget, backup, restore):
+    app.command(rich_help_panel=UPKEEP)(command)
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel=UPKEEP)
 app.add_typer(rules_app, name="rules", rich_help_panel=UPKEEP)
 app.add_typer(notify_app, name="notify", rich_help_panel=UPKEEP)

@@ -105,9 +105,20 @@ def migrate(
     accept_newer: Annotated[
         bool, typer.Option("--accept-newer", help="Leave a newer release's schema as it is, as after a rollback.")
     ] = False,
+    distribute: Annotated[
+        bool, typer.Option("--distribute", help="With Citus: then spread what grows over its nodes, by stream.")
+    ] = False,
+    shards: Annotated[
+        int, typer.Option(min=1, max=1024, help="Pieces to move between nodes; fixed by the first --distribute.")
+    ] = 32,
 ) -> None:
     """Bring the database's schema up to this release."""
     from modelmeter.store.migrations import migrate_patiently  # noqa: PLC0415
 
-    ran = migrate_patiently(settings(database_url=database_url).database_url, wait, accept_newer=accept_newer)
-    print("\n".join(f"ran {name}" for name in ran) or "the schema is up to date")
+    url = settings(database_url=database_url).database_url
+    done = [f"ran {name}" for name in migrate_patiently(url, wait, accept_newer=accept_newer)]
+    if distribute:
+        from modelmeter.store import distribution  # noqa: PLC0415
+
+        done += [f"distributed {table}" for table in distribution.distribute(url, shards)]
+    print("\n".join(done) or "the schema is up to date")

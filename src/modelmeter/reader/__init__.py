@@ -3,11 +3,11 @@
 One snapshot serves a whole answer. Readers never write.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import psycopg
@@ -15,16 +15,32 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from modelmeter.batch import Labels
 from modelmeter.chunk import unpack_floats, unpack_ints
+from modelmeter.condition import Condition
 from modelmeter.errors import Unavailable
+from modelmeter.matcher import Matcher
 from modelmeter.reader.answer import Answer
 from modelmeter.reader.ask import ask
+from modelmeter.reader.export import Export
+from modelmeter.reader.histogram import Histogram, ask_histogram
 from modelmeter.reader.names import SQL, Connection, MetricNames, can_be_stored, find_streams, no_model
 from modelmeter.reader.question import Limits, Question
 from modelmeter.reader.state import catalog_state, state_of
 from modelmeter.rollup import Stats
 from modelmeter.window import DAY, EARLIEST, LATEST, Span, floor, to_datetime, to_micros
 
-__all__ = ["Answer", "Connection", "Event", "Limits", "Model", "Question", "Reader", "Summary"]
+__all__ = [
+    "Answer",
+    "Asked",
+    "Connection",
+    "Event",
+    "Export",
+    "Histogram",
+    "Limits",
+    "Model",
+    "Question",
+    "Reader",
+    "Summary",
+]
 
 _CONNECTIONS = 8
 _HORIZON = floor(LATEST, DAY)  # no event can be later, and the day after it has no name in a calendar
@@ -58,6 +74,24 @@ class Summary:
     metrics: dict[str, Stats]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question in a snapshot. `state` is the same only if the answers are."""
+
+    state: str
+    _connection: Connection
+    _names: MetricNames
+    _question: Question
+    _limits: Limits
+
+    def answer(self) -> Answer:
+        return ask(self._connection, self._names, self._question, self._limits)
+
+    def histogram(self, bin_limit: int) -> Histogram:
+        """Of the one metric that is asked for."""
+        return ask_histogram(self._connection, self._names, self._question, bin_limit, self._limits)
+
+
 def summary_of(answer: Answer, quantiles: Sequence[float]) -> Summary:
     """Of an answer with one row at most."""
     if not len(answer):
@@ -89,6 +123,13 @@ def _within_calendar(span: Span) -> Span:
     return Span(max(span.start, EARLIEST), min(span.end, _HORIZON))
 
 
+def _chunks_of_day(connection: Connection, scope: dict[str, Any]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Those that end last first: the end of each, and the chunk. Read one by one, since the first may do."""
+    for place in connection.execute(SQL["chunks_of_day"], scope).fetchall():
+        for row in connection.execute(SQL["chunks_at"], place, binary=True).fetchall():
+            yield to_micros(place[0]), row
+
+
 class Reader:
     """Safe to use from many threads; each answer takes one connection for its time."""
 
@@ -107,6 +148,12 @@ class Reader:
 
     def close(self) -> None:
         self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -176,23 +223,41 @@ class Reader:
             return ask(connection, self._metric_names, question, limits or Limits())
 
     @contextmanager
-    def asking(self, question: Question, limits: Limits) -> Iterator[tuple[str, Callable[[], Answer]]]:
+    def asking(self, question: Question, limits: Limits) -> Iterator["Asked"]:
         """The state of what the question is about, and its answer if it is wanted; both of one snapshot."""
         question = replace(question, span=_within_calendar(question.span))
         with self.snapshot() as connection:
             state = state_of(connection, self._metric_names, question)
-            yield state, lambda: ask(connection, self._metric_names, question, limits)
+            yield Asked(state, connection, self._metric_names, question, limits)
 
     def catalog_state(self) -> str:
         """The state of what models() tells, no newer than what it tells afterwards."""
         with self.snapshot() as connection:
             return catalog_state(connection)
 
-    def events(self, name: str, version: str | None, span: Span, labels: dict[str, str], limit: int) -> list[Event]:
+    @contextmanager
+    def exporting(self, question: Question) -> Iterator[Export]:
+        """All raw events that the question is about, in one snapshot that lasts as long as the block."""
+        question = replace(question, span=_within_calendar(question.span))
+        with self.snapshot() as connection:
+            yield Export.begin(connection, self._metric_names, question)
+
+    def events(
+        self,
+        name: str,
+        version: str | None,
+        span: Span,
+        labels: dict[str, str],
+        limit: int,
+        matchers: Sequence[Matcher] = (),
+        where: Condition | None = None,
+    ) -> list[Event]:
         """The newest `limit` raw events in `span`, newest first; those of one time by labels and metrics."""
         span = _within_calendar(span)
         with self.snapshot() as connection:
-            streams = find_streams(connection, name, version, labels)
+            streams = find_streams(connection, name, version, labels, matchers)
+            for metric in where.metrics if where else ():
+                self._metric_names.find(connection, metric)
             found: list[Event] = []
             scope: dict[str, Any] = {"streams": list(streams), "start": to_datetime(span.start)}
             end = span.end
@@ -203,23 +268,28 @@ class Reader:
                     break
                 day = floor(to_micros(row[0]), DAY)
                 scope["day"] = to_datetime(day)
-                found += self._events_of_day(connection, scope, streams, span, limit - len(found))
+                found += self._events_of_day(connection, scope, streams, span, limit - len(found), where)
                 end = day
             return found
 
     def _events_of_day(
-        self, connection: Connection, scope: dict[str, Any], streams: dict[int, Labels], span: Span, limit: int
+        self,
+        connection: Connection,
+        scope: dict[str, Any],
+        streams: dict[int, Labels],
+        span: Span,
+        limit: int,
+        where: Condition | None,
     ) -> list[Event]:
         found: list[Event] = []
-        for table, place, chunk_end in connection.execute(SQL["chunks_of_day"], scope).fetchall():
-            if len(found) >= limit and to_micros(chunk_end) <= found[limit - 1].timestamp:
+        for chunk_end, (stream, count, metrics, columns) in _chunks_of_day(connection, scope):
+            if len(found) >= limit and chunk_end <= found[limit - 1].timestamp:
                 break
-            row = connection.execute(SQL["chunk_at"], (table, place), binary=True).fetchone()
-            assert row is not None
-            stream, count, metrics, columns = row
             timestamp = unpack_ints(columns[0], count)
             low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
-            if high - low > limit:  # never between events of the same time: which of them come is settled below
+            if (
+                where is None and high - low > limit
+            ):  # never between events of the same time: which of them come is settled below
                 low = max(low, int(np.searchsorted(timestamp, timestamp[high - limit])))
             names = self._metric_names.of(connection, metrics)
             values = [unpack_floats(column, count)[low:high].tolist() for column in columns[1:]]
@@ -229,7 +299,8 @@ class Reader:
                     for metric, column in zip(metrics, values, strict=True)
                     if column[offset] == column[offset]
                 }
-                found.append(Event(streams[stream], instant, event))
+                if where is None or where.holds_for(event):
+                    found.append(Event(streams[stream], instant, event))
             found.sort(key=lambda event: -event.timestamp)
             if len(found) > limit:
                 least = found[limit - 1].timestamp

@@ -1,7 +1,7 @@
 """Answers a question in one snapshot: from rollups where they suffice, from raw events where only those can tell."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,8 +22,35 @@ RAW = "raw"
 _LIKELY_METRICS = 16
 
 
+@dataclass(slots=True)
+class Fetched:
+    """Partials whose `stream` is the number of a group and whose windows are those of the question."""
+
+    rows: Rollups
+    groups: list[Group]
+    resolution: str
+    values: Values | None
+
+
 def ask(connection: Connection, names: MetricNames, question: Question, limits: Limits) -> Answer:
     """NotFound for an unknown model or metric; Unanswerable over a limit, or for raw events that are not kept."""
+    found = fetch(connection, names, question, limits)
+    answer = make_answer(
+        found.rows,
+        found.groups,
+        names.of(connection, np.unique(found.rows.metric).tolist()),
+        question.quantiles,
+        found.resolution,
+        None if found.values is None else found.values.quantiles(question.quantiles),
+    )
+    if len(answer) > limits.points:
+        _check_points(question.span, question.step or LATEST, len(found.groups), limits)
+        raise _too_many_points(len(answer), limits)
+    return answer
+
+
+def fetch(connection: Connection, names: MetricNames, question: Question, limits: Limits) -> Fetched:
+    """What the answer is made of; errors as in ask."""
     span, step = question.span, question.step or LATEST
     _check_points(span, step, 1, limits)
     on_labels = [one for one in question.matchers if one.name != METRIC_NAME]
@@ -37,17 +64,17 @@ def ask(connection: Connection, names: MetricNames, question: Question, limits: 
             field="by",
             limit=limits.groups,
         )
-    exact: Values | None = None
+    values: Values | None = None
     if question.needs_raw:
         resolution, wanted = RAW, None if metrics is None else metrics[1:]
         check_raw(connection, list(streams), span, limits.samples)
         ids = {one: names.find(connection, one) for one in question.where.metrics} if question.where else {}
-        exact = Values() if question.exact and question.quantiles else None
+        values = Values() if question.exact and question.quantiles else None
         parts = [rollup.EMPTY]
         for piece in read_pieces(connection, list(streams), wanted, span, question.where, ids):
             parts += fold_piece(piece, step)
-            if exact is not None:
-                exact.add(piece, group_of[piece.stream], step)
+            if values is not None:
+                values.add(piece, group_of[piece.stream], step)
         rows = rollup.concat(parts)
     else:
         _check_rollups(connection, streams, metrics, span, step, limits)
@@ -55,19 +82,7 @@ def ask(connection: Connection, names: MetricNames, question: Question, limits: 
         rows = rollup.coarsen(fold_span(connection, list(streams), metrics, span, step), step)
         if step % DAY:
             _check_complete(connection, streams, span, rows)
-    rows = _regroup(rows, group_of)
-    answer = make_answer(
-        rows,
-        groups,
-        names.of(connection, np.unique(rows.metric).tolist()),
-        question.quantiles,
-        resolution,
-        None if exact is None else exact.quantiles(question.quantiles),
-    )
-    if len(answer) > limits.points:
-        _check_points(span, step, len(groups), limits)
-        raise _too_many_points(len(answer), limits)
-    return answer
+    return Fetched(_regroup(rows, group_of), groups, resolution, values)
 
 
 def find_metrics(connection: Connection, names: MetricNames, question: Question) -> list[int] | None:

@@ -24,9 +24,13 @@ _CHUNKS_AT_ONCE = 64
 
 @dataclass(slots=True)
 class Piece:
-    """The events of one chunk that lie in the span and for which the condition holds; `metrics` by id, NaN absent."""
+    """The events of one chunk that lie in the span and for which the condition holds; `metrics` by id, NaN absent.
+
+    No event of the pieces that follow is earlier than `begin`.
+    """
 
     stream: int
+    begin: int
     timestamp: Ints
     metrics: dict[int, Floats]
 
@@ -54,6 +58,7 @@ def read_pieces(
         for stream, count, its_metrics, columns in cursor:
             packed = dict(zip(its_metrics, columns[1:], strict=True))
             timestamp = unpack_ints(columns[0], count)
+            begin = int(timestamp[0])
             low, high = np.searchsorted(timestamp, [span.start, span.end]).tolist()
             if low == high:
                 continue
@@ -73,6 +78,7 @@ def read_pieces(
             chosen = packed if metrics is None else [metric for metric in metrics if metric in packed]
             yield Piece(
                 stream,
+                begin,
                 timestamp[rows],
                 {
                     metric: (unpacked[metric] if metric in unpacked else unpack_floats(packed[metric], count))[rows]
@@ -95,11 +101,14 @@ def fold_piece(piece: Piece, step: int) -> list[Rollups]:
     ]
 
 
-def check_raw(connection: Connection, streams: Sequence[int], span: Span, sample_limit: int) -> None:
-    """Unanswerable when the raw events of the span are too many, or no longer kept for some of its days."""
+def check_raw(connection: Connection, streams: Sequence[int], span: Span, sample_limit: int) -> dict[int, int]:
+    """How many raw events there are, by day: of whole days, all that `span` touches.
+
+    Unanswerable when they are too many, or no longer kept for some of its days.
+    """
     days = Span(floor(span.start, DAY), min(ceil(span.end, DAY), LATEST))
     if not streams or days.start >= days.end:
-        return
+        return {}
     scope = {"streams": list(streams), "start": to_datetime(days.start), "end": to_datetime(days.end)}
     kept: dict[int, int] = {}
     samples = 0
@@ -128,6 +137,7 @@ def check_raw(connection: Connection, streams: Sequence[int], span: Span, sample
             limit_samples=sample_limit,
             span_seconds=share // 1_000_000,
         )
+    return kept
 
 
 class Values:

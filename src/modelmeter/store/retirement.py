@@ -12,6 +12,7 @@ import psycopg
 
 from modelmeter.errors import WrongSetting
 from modelmeter.retention import KINDS, Keep, Retention
+from modelmeter.store.corrections import share
 from modelmeter.store.sql import load
 from modelmeter.window import SECOND, to_datetime, to_micros
 
@@ -31,7 +32,9 @@ def retire(connection: Connection, borders: Mapping[tuple[int, str], int]) -> bo
     """Move the borders on. Whether one moved; none does while a correction is not applied."""
     classes, kinds = [class_id for class_id, _ in borders], [kind for _, kind in borders]
     until = [to_datetime(at) for at in borders.values()]
-    return connection.execute(SQL["retire"], (classes, kinds, until)).rowcount > 0
+    with connection.transaction():
+        share(connection)  # none is recorded while we look whether there is one
+        return connection.execute(SQL["retire"], (classes, kinds, until)).rowcount > 0
 
 
 def read_classes(connection: Connection) -> dict[str, int]:

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from modelmeter import telemetry
 from modelmeter.batch import Labels, Refused, fingerprint
 from modelmeter.config import Config
+from modelmeter.corrector import Corrector
 from modelmeter.decoder import Bounds, Decoded, Decoder
 from modelmeter.errors import Busy, Malformed, ModelmeterError, TooLarge, Unavailable, Unprocessable, Unsupported
 from modelmeter.ingester import Ingester
@@ -21,6 +22,7 @@ from modelmeter.retention import read_retention
 from modelmeter.store.registry import read_registry
 from modelmeter.web.body import Disconnected, discard_body, read_body, unpack
 from modelmeter.web.borders import RawBorders
+from modelmeter.web.corrections import read_replace, replacement
 from modelmeter.web.problem import problem_of
 from modelmeter.window import SECOND
 
@@ -45,6 +47,14 @@ class _Answer(msgspec.Struct):
     rejected: int
     kept_without_raw: int
     errors: list[object]
+
+
+class _Replaced(msgspec.Struct):
+    correction_id: int | None
+    accepted: int
+    streams: int
+    removed: int
+    kept_without_raw: int
 
 
 _encode = msgspec.json.Encoder().encode
@@ -167,10 +177,11 @@ class Gate:
 class Ingest:
     """The ASGI endpoint."""
 
-    def __init__(self, config: Config, gate: Gate, ingester: Ingester) -> None:
+    def __init__(self, config: Config, gate: Gate, ingester: Ingester, corrector: Corrector) -> None:
         self._config = config
         self._gate = gate
         self._ingester = ingester
+        self._corrector = corrector
         self._decoder = Decoder(gate.admit_stream, gate.admit_metric)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,6 +199,7 @@ class Ingest:
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         content_type = encoding = key = b""
         length = 0
+        query = read_replace(scope["query_string"]) if scope["query_string"] else None
         for header, value in scope["headers"]:
             if header == b"content-type":
                 content_type = value.split(b";", 1)[0].strip().lower()
@@ -232,13 +244,16 @@ class Ingest:
                 body = unpack(body, encoding.decode("latin-1"), limit)
             decoded = self._decode(kind, body)
             del body
-            answer = await self._answer(decoded, key)
+            if query is None:
+                status, answer = 202, await self._answer(decoded, key)
+            else:
+                status, answer = 200, await self._replace(decoded, key, query, scope["client"])
         finally:
             self._gate.buffered_bytes -= length
         await send(
             {
                 "type": "http.response.start",
-                "status": 202,
+                "status": status,
                 "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))],
             }
         )
@@ -252,6 +267,36 @@ class Ingest:
         if kind == "ndjson":
             return self._decoder.ndjson(body, bounds)
         return self._decoder.arrow(body, bounds, self._config.body_limit_bytes)
+
+    async def _replace(
+        self, decoded: Decoded, key: bytes, query: dict[str, str], client: tuple[str, int] | None
+    ) -> bytes:
+        """The body of the 200, when all is done. Nothing is replaced when an event is refused."""
+        for code, count in decoded.codes.items():
+            telemetry.EVENTS_REFUSED.labels(code).inc(count)
+        if decoded.rejected or not decoded.accepted:
+            raise Unprocessable(
+                f"nothing is replaced, since an event is refused: {decoded.refusals[0].detail}",
+                rejected=decoded.rejected,
+                errors=decoded.refusals,
+            )
+        now = time_ns() // 1000
+        by = query.get("by") or (client[0] if client else "")
+        correction = replacement(
+            decoded.batches, now, query.get("start"), query.get("end"), by, query.get("reason", "")
+        )
+        key_id = id_of_key(key.decode("latin-1")) if key else None
+        outcome = await asyncio.to_thread(self._corrector.correct, correction, decoded.batches, key_id)
+        telemetry.EVENTS_ACCEPTED.inc(decoded.accepted)
+        return _encode(
+            _Replaced(
+                outcome.id or None,
+                decoded.accepted,
+                outcome.streams,
+                outcome.removed,
+                self._gate.raw_borders.count_without_raw(decoded.batches, now),
+            )
+        )
 
     async def _answer(self, decoded: Decoded, key: bytes) -> bytes:
         """The body of the 202. Unprocessable when there is nothing to acknowledge."""

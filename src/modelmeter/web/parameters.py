@@ -100,12 +100,12 @@ def read_quantiles(request: Request) -> tuple[float, ...]:
     return tuple(found)
 
 
-def read_limit(request: Request, default: int, most: int) -> int:
-    text = request.query_params.get("limit")
+def read_limit(request: Request, default: int, most: int, *, key: str = "limit", least: int = 1) -> int:
+    text = request.query_params.get(key)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
-        raise Malformed(f"limit: {text!r} is no number from 1 to {most}", field="limit")
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not least <= int(text) <= most:
+        raise Malformed(f"{key}: {text!r} is no number from {least} to {most}", field=key)
     return int(text)
 
 

@@ -24,7 +24,7 @@ NAME, VERSION = "{name:segment}", "{version:segment}"
 """For the paths of routes."""
 
 
-_WITH_NAMES = ("/stats/", "/events/", "/compare/", "/drift/", "/baselines/", "/ui/models/")
+_WITH_NAMES = ("/stats/", "/histogram/", "/events/", "/compare/", "/drift/", "/baselines/", "/ui/models/")
 
 
 def as_sent(scope: Scope) -> Scope:

@@ -131,8 +131,9 @@ def make_router(reader: Reader, limits: Limits) -> APIRouter:
             return response
 
         def work() -> Response:
-            with reader.asking(question, limits) as (state, answer):
-                return respond_unless_known(request, make_tag(request, media, state), lambda: respond(answer()))
+            with reader.asking(question, limits) as asked:
+                tag = make_tag(request, media, asked.state)
+                return respond_unless_known(request, tag, lambda: respond(asked.answer()))
 
         return _timed(await run_in_threadpool(work), began)
 

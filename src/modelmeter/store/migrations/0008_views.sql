@@ -163,8 +163,9 @@ END
 $$;
 COMMENT ON FUNCTION modelmeter.merge_sketches IS 'One sketch of all: addition, so the order and the grouping do not matter.';
 
+-- Aggregates have no COMBINEFUNC: what they take is little, and Citus would call array_append in a way that it does not know.
 CREATE AGGREGATE modelmeter.merge (sketch bytea) (
-    SFUNC = array_append, STYPE = bytea[], COMBINEFUNC = array_cat, FINALFUNC = modelmeter.merge_sketches, PARALLEL = SAFE
+    SFUNC = array_append, STYPE = bytea[], FINALFUNC = modelmeter.merge_sketches, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE modelmeter.merge(bytea) IS 'One sketch of all. NULL of no rows.';
 
@@ -291,11 +292,6 @@ END
 $$;
 COMMENT ON FUNCTION modelmeter.add_moments IS 'One partial more.';
 
-CREATE FUNCTION modelmeter.join_moments(one double precision[], other double precision[]) RETURNS double precision[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN modelmeter.add_moments(one, other[1]::bigint, other[2], other[3]);
-COMMENT ON FUNCTION modelmeter.join_moments IS 'Two states as one.';
-
 CREATE FUNCTION modelmeter.mean_of(moments double precision[], low double precision, high double precision)
 RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -308,13 +304,13 @@ RETURN CASE WHEN moments[3] < 'Infinity' THEN sqrt(modelmeter.ratio(moments[3], 
 COMMENT ON FUNCTION modelmeter.stddev_of IS 'That of the population. NULL when it is too large a number.';
 
 CREATE AGGREGATE modelmeter.moments (count bigint, sum double precision, deviation double precision) (
-    SFUNC = modelmeter.add_moments, STYPE = double precision[], COMBINEFUNC = modelmeter.join_moments, PARALLEL = SAFE
+    SFUNC = modelmeter.add_moments, STYPE = double precision[], PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE modelmeter.moments(bigint, double precision, double precision) IS
     'Count, sum and squared deviations of all rows together.';
 
 CREATE AGGREGATE modelmeter.stddev (count bigint, sum double precision, deviation double precision) (
-    SFUNC = modelmeter.add_moments, STYPE = double precision[], COMBINEFUNC = modelmeter.join_moments,
+    SFUNC = modelmeter.add_moments, STYPE = double precision[],
     FINALFUNC = modelmeter.stddev_of, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE modelmeter.stddev(bigint, double precision, double precision) IS
@@ -332,20 +328,13 @@ END
 $$;
 COMMENT ON FUNCTION modelmeter.later IS 'The later of two; of the same time, the larger.';
 
-CREATE FUNCTION modelmeter.later_of(one modelmeter.instant_value, other modelmeter.instant_value)
-RETURNS modelmeter.instant_value
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN greatest(one, other);
-COMMENT ON FUNCTION modelmeter.later_of IS 'The later of two; of the same time, the larger.';
-
 CREATE FUNCTION modelmeter.value_of(one modelmeter.instant_value) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (one).value;
 COMMENT ON FUNCTION modelmeter.value_of IS 'Without its time.';
 
 CREATE AGGREGATE modelmeter.last (value double precision, at timestamptz) (
-    SFUNC = modelmeter.later, STYPE = modelmeter.instant_value, COMBINEFUNC = modelmeter.later_of,
-    FINALFUNC = modelmeter.value_of, PARALLEL = SAFE
+    SFUNC = modelmeter.later, STYPE = modelmeter.instant_value, FINALFUNC = modelmeter.value_of, PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE modelmeter.last(double precision, timestamptz) IS
     'The value of the latest time; of several at that time, the largest.';
@@ -371,7 +360,7 @@ FROM (
     ) AS r
     JOIN modelmeter.stream AS s USING (stream_id)
     JOIN modelmeter.metric AS m USING (metric_id)
-    GROUP BY s.stream_id, s.name, s.version, s.labels, m.metric_id, m.name, r.window_start
+    GROUP BY r.stream_id, s.name, s.version, s.labels, r.metric_id, m.name, r.window_start
 ) AS merged;
 COMMENT ON VIEW modelmeter.stats_1m IS
     'One row a series and minute, only of the events that came faster than minutely_rate: those of slow streams are in stats_1h
@@ -399,7 +388,7 @@ FROM (
     ) AS r
     JOIN modelmeter.stream AS s USING (stream_id)
     JOIN modelmeter.metric AS m USING (metric_id)
-    GROUP BY s.stream_id, s.name, s.version, s.labels, m.metric_id, m.name, r.window_start
+    GROUP BY r.stream_id, s.name, s.version, s.labels, r.metric_id, m.name, r.window_start
 ) AS merged;
 COMMENT ON VIEW modelmeter.stats_1h IS
     'One row a series and hour, of all events.';
@@ -426,7 +415,7 @@ FROM (
     ) AS r
     JOIN modelmeter.stream AS s USING (stream_id)
     JOIN modelmeter.metric AS m USING (metric_id)
-    GROUP BY s.stream_id, s.name, s.version, s.labels, m.metric_id, m.name, r.window_start
+    GROUP BY r.stream_id, s.name, s.version, s.labels, r.metric_id, m.name, r.window_start
 ) AS merged;
 COMMENT ON VIEW modelmeter.stats_1d IS
     'One row a series and UTC day, of all events.';

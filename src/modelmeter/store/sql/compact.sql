@@ -1,12 +1,20 @@
 -- name: count_partials
 -- How many partials wait, about: up to a limit. Index: none.
-SELECT count(*) FROM (SELECT FROM modelmeter.{table} LIMIT {limit}) AS waiting
+SELECT count(*) FROM (SELECT 1 FROM modelmeter.{table} LIMIT {limit}) AS waiting
+
+-- name: find_partials_end
+-- Where a step ends that begins after a stream and window and takes so many partials of windows before an instant;
+-- no row when there are fewer. Index: rollup_partial_1m_window, rollup_partial_1h_window.
+SELECT stream_id, window_start FROM modelmeter.{table}
+WHERE window_start < {before} AND (stream_id, window_start) > ({after_stream}, {after_window})
+ORDER BY stream_id, window_start LIMIT 1 OFFSET {limit};
 
 -- name: take_partials
--- Partials of windows before an instant, out of their table. Index: none, most rows qualify.
-DELETE FROM modelmeter.{table} WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM modelmeter.{table} WHERE window_start < {before} LIMIT {limit}
-)) RETURNING {columns}
+-- Partials of windows before an instant, in such a range, out of their table. Index: as above.
+DELETE FROM modelmeter.{table}
+WHERE window_start < {before} AND (stream_id, window_start) > ({after_stream}, {after_window})
+    AND (stream_id, window_start) <= ({until_stream}, {until_window})
+RETURNING {columns}
 
 -- name: add_totals
 -- What was folded, in the streams. Index: stream_pkey.
@@ -27,13 +35,18 @@ HAVING count(*) >= CASE WHEN day < %(today)s THEN 2 ELSE 8 END
 LIMIT 500;
 
 -- name: take_chunks
--- The chunks of such a group, out of their table. Index: chunk_stream.
-DELETE FROM modelmeter.chunk WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM modelmeter.chunk WHERE stream_id = %(stream)s AND start_at >= %(day)s
-        AND start_at < %(day)s + interval '1 day' AND count < %(small)s AND metrics = %(metrics)s::int[]
-        AND minutely = %(minutely)s AND floor(log(8, count))::int BETWEEN %(low)s AND %(high)s
-    LIMIT 2000
-)) AND stream_id = %(stream)s AND start_at >= %(day)s AND start_at < %(day)s + interval '1 day'
+-- The first chunks of such a group, out of their table. Index: chunk_stream.
+DELETE FROM modelmeter.chunk WHERE stream_id = %(stream)s AND start_at >= %(day)s AND start_at <= (
+    SELECT max(start_at) FROM (
+        SELECT start_at FROM modelmeter.chunk
+        WHERE stream_id = %(stream)s AND start_at >= %(day)s AND start_at < %(day)s + interval '1 day'
+            AND count < %(small)s AND metrics = %(metrics)s::int[] AND minutely = %(minutely)s
+            AND floor(log(8, count))::int BETWEEN %(low)s AND %(high)s
+        ORDER BY start_at LIMIT 2000
+    ) AS first
+)
+AND count < %(small)s AND metrics = %(metrics)s::int[] AND minutely = %(minutely)s
+AND floor(log(8, count))::int BETWEEN %(low)s AND %(high)s
 RETURNING stored_at, count, metrics, columns;
 
 -- name: forget_batches

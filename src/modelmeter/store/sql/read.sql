@@ -48,6 +48,11 @@ SELECT date_trunc('day', start_at, 'UTC'), sum(count)::bigint, sum(count * cardi
 FROM modelmeter.chunk WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(start)s AND start_at < %(end)s
 GROUP BY 1;
 
+-- name: raw_metrics
+-- Which metrics the chunks of a span have. Index: chunk_stream.
+SELECT DISTINCT unnest(metrics) FROM modelmeter.chunk
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s;
+
 -- name: newest_day
 -- When the newest chunk before an instant begins. Index: chunk_stream.
 SELECT max(start_at) FROM modelmeter.chunk
@@ -55,13 +60,14 @@ WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at <
 
 -- name: chunks_of_day
 -- Where the chunks of a span are, newest first, without their columns. Index: chunk_stream.
-SELECT tableoid::oid, ctid::text, end_at FROM modelmeter.chunk
+SELECT DISTINCT end_at, stored_at, stream_id, start_at FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
 ORDER BY end_at DESC, stored_at DESC;
 
--- name: chunk_at
--- One chunk by its place, in the snapshot that found it.
-SELECT stream_id, count, metrics, columns FROM modelmeter.chunk WHERE tableoid = %s AND ctid = %s::tid;
+-- name: chunks_at
+-- The chunk, or the few, at such a place. Index: chunk_stream.
+SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
+WHERE end_at = %s AND stored_at = %s AND stream_id = %s AND start_at = %s;
 
 -- name: state
 -- What is stored of a span in whole hours, as a fingerprint: every row that is written has an xmin of its own, and a

@@ -18,20 +18,21 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from bench.client import message, send
 from bench.data import ARROW, arrow
-from bench.launch import Server, modelmeter, wait_until
+from bench.launch import Server, postgres, scratch, serving, wait_until
 from modelmeter.etl.demo import Story, demo_events
-from modelmeter.window import DAY, HOUR, Span, to_datetime
+from modelmeter.window import DAY, HOUR, MINUTE, SECOND, Span, floor, to_datetime
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 LIMIT_BYTES = 150_000
 _MODELS, _SEED, _RATE = 6, 7, 0.35
 _HISTORY = 9 * DAY
 _COLOURS = 128
+_INTERVAL = 10 * MINUTE
 
 RULES = """
 groups:
   - name: quality
-    interval: 5m
+    interval: 10m
     rules:
       - alert: AccuracyLow
         expr: avg_over_time(prediction_accuracy{env="prod"}[1h]) < 0.6
@@ -44,7 +45,7 @@ groups:
         labels: {severity: warning}
         annotations: {summary: "mean drift of six hours is {{ $value | humanize }}"}
   - name: speed
-    interval: 5m
+    interval: 10m
     rules:
       - alert: SlowAnswers
         expr: quantile_over_time(0.95, inference_time{env="prod"}[1h]) > 90
@@ -67,20 +68,27 @@ def main() -> None:
     options = parser.parse_args()
     options.into.mkdir(parents=True, exist_ok=True)
     now = time.time_ns() // 1000
-    rules = options.into / ".rules.yml"
-    rules.write_text(RULES)
-    try:
-        with modelmeter(rules=rules, catch_up_limit_seconds=_HISTORY // 1_000_000, units="inference_time=ms") as server:
+    with scratch() as folder, postgres(folder) as (conninfo, postmaster):
+        rules = folder / "rules.yml"
+        rules.write_text(RULES)
+        with serving(folder, conninfo, postmaster) as server:
             sent = send(server.port, _messages(now), connections=2, seconds=600)
             server.wait_queryable(sent.events)
-            _let_rules_look_back(server, now)
+        print(f"{sent.events:,} events", flush=True)
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            # The keeper makes up for windows that nobody has evaluated; here that is all of the history.
+            connection.execute(
+                "INSERT INTO modelmeter.rule_evaluation SELECT name, %s FROM unnest(%s::text[]) AS name",
+                (to_datetime(floor(now - _HISTORY + DAY, _INTERVAL)), ["quality", "speed"]),
+            )
+        settings = {"rules": rules, "catch_up_limit_seconds": _HISTORY // SECOND, "units": "inference_time=ms"}
+        with serving(folder, conninfo, postmaster, **settings) as server:
+            _wait_for_rules(server)
             _silence(server)
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
                 _take(browser, server, options.into)
                 browser.close()
-    finally:
-        rules.unlink()
 
 
 def _messages(now: int) -> Iterator[tuple[bytes, int]]:
@@ -94,20 +102,15 @@ def _messages(now: int) -> Iterator[tuple[bytes, int]]:
         yield message("/events", arrow(frame), ARROW), frame.height
 
 
-def _let_rules_look_back(server: Server, now: int) -> None:
-    """The keeper makes up for windows that nobody has evaluated; here that is all of the history."""
+def _wait_for_rules(server: Server) -> None:
+    query = "SELECT min(evaluated_at) > now() - make_interval(secs => %s) FROM modelmeter.rule_evaluation"
     with psycopg.connect(server.conninfo, autocommit=True) as connection:
-        connection.execute(
-            "UPDATE modelmeter.rule_evaluation SET evaluated_at = %s", (to_datetime(now - _HISTORY + DAY),)
-        )
 
         def done() -> bool:
-            row = connection.execute(
-                "SELECT min(evaluated_at) > now() - interval '11 min' FROM modelmeter.rule_evaluation"
-            )
-            return bool((row.fetchone() or (False,))[0])
+            row = connection.execute(query, (2 * _INTERVAL / SECOND,)).fetchone()
+            return row is not None and bool(row[0])
 
-        wait_until(done, "the rules to be evaluated", seconds=300, step=1)
+        wait_until(done, "the rules to be evaluated", seconds=900, step=1)
 
 
 def _silence(server: Server) -> None:
@@ -162,7 +165,7 @@ def _save(page: Page, path: Path, *, full: bool = False) -> None:
             break
         colours //= 2
     path.write_bytes(packed.getvalue())
-    print(f"{path.name}: {packed.tell() / 1000:.0f} KB, {colours} colours")
+    print(f"{path.name}: {packed.tell() / 1000:.0f} KB, {colours} colours", flush=True)
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ class VictoriaMetrics(_Process):
 
 
 @contextlib.contextmanager
-def _victoria_metrics() -> Iterator[Store]:
+def victoria_metrics() -> Iterator[Store]:
     with scratch() as folder:
         port, data, log = free_port(), folder / "data", folder / "log"
         command = [
@@ -253,7 +253,7 @@ def _lines(path: str) -> tuple[Format, ...]:
 
 
 PEERS = (
-    Peer("victoriametrics", _victoria_metrics, _lines("/write"), "victoria-metrics", "victoria-metrics"),
+    Peer("victoriametrics", victoria_metrics, _lines("/write"), "victoria-metrics", "victoria-metrics"),
     Peer("influxdb", _influxdb, _lines("/write?db=bench"), "influxd", "influxdb"),
     Peer(
         "modelmeter",

@@ -1,8 +1,16 @@
 """What the evaluator notes reaches who it is for, at least once, in order, and nobody waits for another."""
 
 import json
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,7 +20,7 @@ from modelmeter.dispatcher import Dispatcher, delay_seconds
 from modelmeter.errors import WrongSetting
 from modelmeter.window import SECOND
 from tests.history import NOON
-from tests.notifying import Dispatching, Evaluator, alerts_of, die, inbox, rows, status, webhooks
+from tests.notifying import Dispatching, Evaluator, Request, alerts_of, die, inbox, rows, status, webhooks
 
 
 @pytest.fixture
@@ -240,7 +248,7 @@ def test_a_destination_that_hangs_or_drips_holds_up_no_other(database_url: str, 
                 it.step(wait=False)
                 assert time.monotonic() < deadline
             assert it.now == NOON
-            assert len(hanging.requests) == 4, "no more at a time than a destination's share"
+            assert len(hanging.requests) == 8, "no more at a time than a destination's share"
 
 
 def test_a_server_that_dies_in_its_answer_is_told_again(database_url: str, file: Path) -> None:
@@ -422,3 +430,147 @@ def test_a_bad_file_at_the_start_is_a_wrong_setting(database_url: str, file: Pat
     file.write_text("rout: {}\n")
     with pytest.raises(WrongSetting, match="did you mean route"):
         Dispatcher(Config(database_url=database_url, notifications=file))
+
+
+def test_a_warning_is_not_told_while_its_critical_twin_fires_and_is_resolved_afterwards(
+    database_url: str, file: Path
+) -> None:
+    with inbox() as box, Evaluator(database_url) as evaluator:
+        text = json.loads(webhooks(a=box.url))
+        text["inhibit_rules"] = [
+            {"source_matchers": ["severity=critical"], "target_matchers": ["severity=warning"], "equal": ["name"]}
+        ]
+        with Dispatching(database_url, file, json.dumps(text)) as it:
+            evaluator.fire(name="A", severity="warning")
+            it.step()
+            assert alerts_of(box.take()) == [("firing", "A")]
+            evaluator.fire(name="A", severity="critical")
+            it.step(1)
+            evaluator.fire(name="B", severity="warning")
+            evaluator.resolve(it.now, name="A", severity="warning")
+            it.step(60)
+            told = [(one["status"], one["labels"]["severity"], one["labels"]["name"]) for one in _alerts(box.take())]
+            assert told == [("firing", "critical", "A"), ("firing", "warning", "B")]
+            evaluator.resolve(it.now, name="A", severity="critical")
+            it.step(60)
+            resolved = [(one["status"], one["labels"]["severity"]) for one in _alerts(box.take())]
+            assert sorted(resolved) == [("resolved", "critical"), ("resolved", "warning")]
+
+
+def _alerts(requests: Sequence[Request]) -> list[dict[str, Any]]:
+    return [alert for request in requests for alert in request.json["alerts"]]
+
+
+def test_in_mute_times_a_route_tells_nothing_and_afterwards_what_still_fires(database_url: str, file: Path) -> None:
+    with inbox() as box, inbox() as other, Evaluator(database_url) as evaluator:
+        text = json.loads(webhooks(a=other.url, b=box.url))
+        text["route"]["routes"] = [
+            {"matchers": ["severity=~.+"], "receiver": "b", "mute_time_intervals": ["noon"], "continue": True},
+            {"matchers": ["severity=~.+"], "receiver": "a"},
+        ]
+        noon = {"times": [{"start_time": "12:00", "end_time": "13:00"}], "location": "UTC"}
+        text["time_intervals"] = [{"name": "noon", "time_intervals": [noon]}]
+        with Dispatching(database_url, file, json.dumps(text)) as it:
+            evaluator.fire(name="A", severity="x")
+            evaluator.fire(name="B", severity="x")
+            it.step()
+            evaluator.resolve(NOON + 600 * SECOND, name="B", severity="x")
+            it.step(1800)
+            assert box.take() == []
+            assert len(other.take()) == 3, "another route is not muted"
+            it.step(1800)
+            assert alerts_of(box.take()) == [("firing", "A")]
+
+
+KEEPER = """
+import sys, time
+from modelmeter.dispatcher import Dispatcher
+from modelmeter.config import read_config
+
+dispatcher = Dispatcher(read_config())
+while True:
+    dispatcher.run_once()
+    time.sleep(0.005)
+"""
+
+
+def test_dispatchers_killed_at_random_lose_nothing_and_give_each_message_one_key(database_url: str, file: Path) -> None:
+    """Two at once, without the lock that lets only one of them work, each killed again and again."""
+    seed = int(os.environ.get("MODELMETER_TEST_SEED") or secrets.randbelow(2**32))
+    print(f"MODELMETER_TEST_SEED={seed}")
+    dice = random.Random(seed)
+    environment = {
+        **os.environ,
+        "MODELMETER_DATABASE_URL": database_url,
+        "MODELMETER_NOTIFICATIONS": str(file),
+        "MODELMETER_NOTIFICATION_TIMEOUT_SECONDS": "2",
+    }
+    running: list[subprocess.Popen[bytes] | None] = [None, None]
+
+    def start(number: int) -> None:
+        running[number] = subprocess.Popen([sys.executable, "-c", KEEPER], env=environment)
+
+    def answer(client: socket.socket) -> None:
+        """Mostly well; now and then an error, or nothing until the dispatcher is tired of it."""
+        chance = dice.random()
+        if chance < 0.1:
+            status(503)(client)
+        elif chance < 0.2:
+            die(client)
+        else:
+            status(200)(client)
+
+    count = 30
+    with inbox(answer) as box, Evaluator(database_url) as evaluator:
+        text = webhooks(a=box.url).replace('"1m"', '"50ms"')
+        file.write_text(text)
+        alive = [f"M{number}" for number in range(count)]
+        for number in (0, 1):
+            start(number)
+        try:
+            began = time.time_ns() // 1000
+            fired: list[str] = []
+            deadline = time.monotonic() + 240
+            kills = 0
+            while not _all_are_resolved(box.requests, alive):
+                assert time.monotonic() < deadline, f"seed {seed}: {_missing(box.requests, alive)}"
+                if alive and len(fired) < count:
+                    name = alive[len(fired)]
+                    evaluator.fire(began, name=name)
+                    fired.append(name)
+                for name in [name for name in fired if name and ("firing", name) in alerts_of(box.requests)]:
+                    evaluator.resolve(time.time_ns() // 1000, name=name)
+                    fired[fired.index(name)] = ""
+                process = running[number := dice.randint(0, 1)]
+                if process is not None and kills < 6 and dice.random() < 0.03 and box.requests:
+                    process.kill()
+                    process.wait()
+                    start(number)
+                    kills += 1
+                time.sleep(0.02)  # the pace of asking
+        finally:
+            for process in running:
+                if process is not None:
+                    process.kill()
+                    process.wait()
+    assert kills > 0
+    contents: dict[str, set[bytes]] = {}
+    keys: dict[tuple[str, str], set[str]] = {}
+    for request in box.requests:
+        key = request.headers["idempotency-key"]
+        contents.setdefault(key, set()).add(request.body)
+        for alert in request.alerts:
+            keys.setdefault(alert, set()).add(key)
+    assert {len(bodies) for bodies in contents.values()} == {1}, "one key, one message"
+    assert {len(its) for its in keys.values()} == {1}, "each change was told in one message, however often it was sent"
+    assert {*keys} == {(state, name) for state in ("firing", "resolved") for name in alive}
+    print(f"{kills} kills, {len(box.requests)} requests for {len(contents)} messages")
+
+
+def _missing(requests: Sequence[Request], names: Sequence[str]) -> list[str]:
+    told = {*alerts_of(requests)}
+    return [name for name in names if ("resolved", name) not in told]
+
+
+def _all_are_resolved(requests: Sequence[Request], names: Sequence[str]) -> bool:
+    return not _missing(list(requests), names)

@@ -223,3 +223,12 @@ def test_every_quantile_keeps_the_name_it_was_asked_by(database_url: str, reader
     store(database_url, event(NOON, value=3))
     found = reader.stats("Mistral", "v1", ALL, {}, "value", (0.0, 0.5, 0.9999999, 1.0)).metrics["value"]
     assert [*found.quantiles] == ["0", "0.5", "0.9999999", "1"]
+
+
+def test_what_is_prepared_lasts_from_one_answer_to_the_next(database_url: str, reader: Reader) -> None:
+    store(database_url, event(NOON))
+    reader.stats("Mistral", "v1", ALL, {}, None, ())
+    with reader.snapshot() as connection:
+        row = connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+        assert row is not None
+        assert row[0] > 0

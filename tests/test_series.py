@@ -15,6 +15,7 @@ import pytest
 from modelmeter.compactor import Compactor
 from modelmeter.config import Config
 from modelmeter.matcher import Matcher
+from modelmeter.partitioner import Partitioner
 from modelmeter.promql import Limits, QueryFailed, Result, evaluate_instant, evaluate_range
 from modelmeter.promql.errors import TooMuchData
 from modelmeter.promql.source import Floats, Folded, Ints, Source, Statistic
@@ -329,3 +330,76 @@ def test_the_series_of_selectors_are_those_with_events_in_these_days(database_ur
             "score",
         ]
         assert source.series([all_], Span(NOON + DAY, NOON + 2 * DAY)) == []
+
+
+@pytest.mark.parametrize(("rate", "width"), [(0, MINUTE), (1e9, HOUR)], ids=["minutely", "hourly"])
+def test_where_raw_samples_are_retired_windows_widen_to_what_is_left_and_the_answer_says_so(
+    database_url: str, stored: Stored, compactor: Compactor, rate: float, width: int
+) -> None:
+    rng = np.random.default_rng([SEED, 7])
+    old, off = NOON - 35 * DAY, 17 * SECOND + 3
+    dense = np.arange(old - 3 * HOUR, old + 14 * HOUR, 7 * SECOND)  # on both sides of any border there are events
+    times = np.unique(np.concatenate((dense + 1, NOON - 40 * DAY + rng.integers(0, 40 * DAY, 500))))
+    events = [
+        event(int(at), labels=labels_of(version=version), latency=float(rng.lognormal(2, 0.6)))
+        for at in times[times % MINUTE > 0]
+        for version in ("v1", "v2")
+    ]
+    memory = in_memory(events)
+    store(database_url, *events, minutely_rate=rate)
+    while compactor.run_once(NOON + DAY):
+        pass
+    partitioner = Partitioner(Config(database_url=database_url))
+    while partitioner.run_once(NOON):
+        pass
+    partitioner.close()
+    names = ("count", "sum", "max", "stddev", "last", "quantile")
+    queries = [f"{name}_over_time({'0.5, ' if name == 'quantile' else ''}latency[{{}}])" for name in names]
+    for query in queries:
+        for steps, range_ in (
+            ((old,), "2h"),
+            ((old, old + 5 * HOUR, HOUR), "2h"),
+            ((old, old + 12 * HOUR, HOUR), "1h"),
+        ):
+            text = query.format(range_)
+            found = stored.ask(text, steps)
+            wanted = evaluate(text, steps, memory)
+            check_close(found, wanted, text)
+            assert not any("retired" in info for info in found.infos)
+            moved = tuple(one + 31 * MINUTE + off for one in steps[:2]) + steps[2:]
+            found = stored.ask(text, moved)
+            assert any(f"whole windows of {'1m' if width == MINUTE else '1h'}" in one for one in found.infos)
+            snapped = tuple(one - one % width for one in moved[:2]) + steps[2:]
+            check_close(at_steps(found), at_steps(evaluate(text, snapped, memory)), text)
+    late = NOON + 31 * MINUTE + off
+    half = stored.ask("count_over_time(latency[35d])", (late,))
+    (value, *_) = answer(half).values()
+    assert any("retired" in one for one in half.infos)
+    border = late - 35 * DAY
+    assert value == sum(one.timestamp > border - border % width for one in events) / 2
+    recent = stored.ask("count_over_time(latency[9d])", (NOON - off,))
+    assert not recent.infos
+    check(stored, memory, "count_over_time(latency[9d])", (NOON - off,), 0)
+    raw = stored.ask("changes(latency[2h])", (old,))
+    assert any("retired" in one for one in raw.infos)
+
+
+def at_steps(result: Result) -> Result:
+    """Its times numbered."""
+    return replace(result, times=np.arange(result.times.size))
+
+
+def check_close(found: Result, wanted: Result, query: str) -> None:
+    left, right = (
+        sorted(
+            (json.dumps(row["metric"]), at, float(value))
+            for row in json.loads(one.data_json())["result"]
+            for at, value in row.get("values", [row.get("value")])
+        )
+        for one in (found, wanted)
+    )
+    assert [one[:2] for one in left] == [one[:2] for one in right], query
+    bound = 0.02 if "quantile" in query else 1e-9
+    np.testing.assert_allclose(
+        [one[2] for one in left], [one[2] for one in right], rtol=bound, atol=1e-9, err_msg=query
+    )

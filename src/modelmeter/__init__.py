@@ -9,6 +9,7 @@ worker       messages -> chunks + rollups + ledger + event alerts, one transacti
 chunk        Batch -> compressed columns, and back
 rollup       fold a Batch into rollups; merge; stats of a rollup
 sketch       the exponential histogram: add, merge, quantile
+packed       many stored sketches at once: decode, merge, ranks
 bins         the sketches of many series and windows at once
 condition    `where=`: which events count
 compactor    folds rollup partials and joins small chunks

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmeter import distance, sketch
+from modelmeter import distance, packed
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,7 +29,7 @@ class Bins:
 
 def count_bins(sketches: Sequence[bytes], cell: Ints) -> Bins:
     """The sum of stored sketches (an empty one adds nothing) by the cell of each, shape (len(sketches),)."""
-    row, signed, count = sketch.decode_many(sketches)
+    row, signed, count = packed.decode_many(sketches)
     if not row.size:
         return Bins(row, signed, count)
     cells = cell[row]

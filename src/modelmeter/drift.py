@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmeter import distance, significance, sketch
+from modelmeter import distance, packed, significance
 from modelmeter.overlay import number_bins
 
 Ints = NDArray[np.int64]
@@ -49,7 +49,7 @@ def over_time(sketches: Sequence[bytes], window: Ints, windows: int, reference: 
 
     `sketches` are stored ones, each of the window numbered in `window`; several of one window add up.
     """
-    owner, signed, count = sketch.decode_many([*sketches, reference])
+    owner, signed, count = packed.decode_many([*sketches, reference])
     bins, place = number_bins(signed)
     of_reference = owner == len(sketches)
     expected = np.bincount(place[of_reference], count[of_reference], bins.size).astype(np.int64)

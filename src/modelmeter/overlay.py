@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmeter import distance, sketch
+from modelmeter import distance, packed, sketch
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -37,7 +37,7 @@ def number_bins(signed: Ints) -> tuple[Ints, Ints]:
 
 def tabulate(sketches: Sequence[bytes]) -> tuple[Ints, Ints]:
     """Stored sketches on their common bins: signed bins (bins,), ascending, and counts (sketches, bins)."""
-    row, signed, count = sketch.decode_many(sketches)
+    row, signed, count = packed.decode_many(sketches)
     bins, place = number_bins(signed)
     counts = np.zeros((len(sketches), bins.size), np.int64)
     np.add.at(counts, (row, place), count)

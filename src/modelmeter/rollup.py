@@ -7,13 +7,13 @@ Deviations are merged by Chan's formula (Chan, Golub, LeVeque 1979: no cancellat
 Metric id 0 (EVENTS) counts the events themselves: an event need not have every metric.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmeter import sketch
+from modelmeter import packed, sketch
 
 EVENTS = 0
 
@@ -63,7 +63,7 @@ def concat(parts: Sequence[Rollups]) -> Rollups:
         return parts[0]
     return Rollups(
         **{field: np.concatenate([getattr(part, field) for part in parts]) for field in FIELDS},
-        sketch=[data for part in parts for data in part.sketch],
+        sketch=packed.join([part.sketch for part in parts]),
     )
 
 
@@ -72,7 +72,7 @@ def select(rollups: Rollups, rows: NDArray[np.bool_]) -> Rollups:
     kept = np.flatnonzero(rows)
     return Rollups(
         **{field: getattr(rollups, field)[kept] for field in FIELDS},
-        sketch=[rollups.sketch[row] for row in kept.tolist()],
+        sketch=packed.take(rollups.sketch, kept),
     )
 
 
@@ -100,9 +100,18 @@ def fold_events(stream: NDArray[np.int32], window: Ints, timestamp: Ints, starts
 
 
 def fold_metric(
-    stream: NDArray[np.int32], metric: int, window: Ints, timestamp: Ints, values: Floats, starts: Ints
+    stream: NDArray[np.int32],
+    metric: int,
+    window: Ints,
+    timestamp: Ints,
+    values: Floats,
+    starts: Ints,
+    needs: Collection[str] | None = None,
 ) -> Rollups:
-    """One partial of `metric` for each group that has a value; shapes as in fold_events, NaN is absent."""
+    """One partial of `metric` for each group that has a value; shapes as in fold_events, NaN is absent.
+
+    `needs` None: whole ones; else, of all that is neither a count nor a sum nor a time, what is named.
+    """
     absent = np.isnan(values)
     if absent.any():
         present = np.flatnonzero(~absent)
@@ -120,9 +129,13 @@ def fold_metric(
     counts = ends - starts
     with np.errstate(over="ignore", invalid="ignore"):
         sums = np.add.reduceat(values, starts)
-        distances = values - np.repeat(sums / counts, counts)
-        deviations = np.add.reduceat(distances * distances, starts)
-    highs = np.maximum.reduceat(values, starts)
+        deviations = np.zeros(starts.size)
+        if needs is None or "deviation" in needs:
+            distances = values - np.repeat(sums / counts, counts)
+            deviations = np.add.reduceat(distances * distances, starts)
+    unasked = np.zeros(starts.size)
+    with_last = needs is None or "last" in needs
+    highs = np.maximum.reduceat(values, starts) if needs is None or "max" in needs or with_last else unasked
     return Rollups(
         stream[starts],
         np.full(starts.size, metric, np.int32),
@@ -130,12 +143,12 @@ def fold_metric(
         counts,
         sums,
         deviations,
-        np.minimum.reduceat(values, starts),
+        np.minimum.reduceat(values, starts) if needs is None or "min" in needs else unasked,
         highs,
         timestamp[starts],
         timestamp[ends - 1],
-        _lasts(timestamp, values, starts, ends, highs),
-        sketch.encode_groups(values, starts),
+        _lasts(timestamp, values, starts, ends, highs) if with_last else unasked,
+        sketch.encode_groups(values, starts) if needs is None or "sketch" in needs else [b""] * starts.size,
     )
 
 
@@ -202,7 +215,6 @@ def merge(rollups: Rollups, *, by_stream: bool = True, by_window: bool = True) -
         total_sums = np.add.reduceat(sums, starts)
         shifts = sums / counts - np.repeat(total_sums / total_counts, sizes)
         deviations = np.add.reduceat(rollups.deviation[order] + counts * shifts * shifts, starts)
-    sketches = [rollups.sketch[at] for at in order.tolist()]
     return Rollups(
         stream[starts],
         metric[starts],
@@ -215,19 +227,25 @@ def merge(rollups: Rollups, *, by_stream: bool = True, by_window: bool = True) -
         np.minimum.reduceat(rollups.first_at[order], starts),
         rollups.last_at[order][lasts],
         rollups.last[order][lasts],
-        [
-            _merge_sketches(sketches[start : start + size])
-            for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)
-        ],
+        _merge_sketches(packed.take(rollups.sketch, order), starts, sizes),
     )
 
 
-def _merge_sketches(encoded: Sequence[bytes]) -> bytes:
-    """Empty ones (of EVENTS partials) add nothing."""
-    if len(encoded) == 1:
-        return encoded[0]
-    filled = [data for data in encoded if data]
-    return sketch.encode(sketch.merge(sketch.decode(data) for data in filled)) if filled else b""
+def _merge_sketches(sketches: Sequence[bytes], starts: Ints, sizes: Ints) -> Sequence[bytes]:
+    """Those that are alone in their group stay as they are."""
+    together = np.flatnonzero(sizes > 1)
+    if not together.size:
+        return sketches
+    lengths = sizes[together]
+    firsts = np.cumsum(lengths) - lengths
+    rows = np.arange(int(lengths.sum())) + np.repeat(starts[together] - firsts, lengths)
+    merged = packed.merge_groups(packed.take(sketches, rows), firsts)
+    if together.size == starts.size:
+        return merged
+    found = list(packed.take(sketches, starts))
+    for group, data in zip(together.tolist(), merged, strict=True):
+        found[group] = data
+    return found
 
 
 @dataclass(frozen=True, slots=True)

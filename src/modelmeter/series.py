@@ -9,37 +9,41 @@ raw samples decide. Of several events of a series at one time, all count; the la
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmeter import rollup, sketch
+from modelmeter import packed, rollup
 from modelmeter.batch import Labels
 from modelmeter.chunk import unpack_floats, unpack_ints
 from modelmeter.distance import value_of
-from modelmeter.fold import Connection, fold_raw, fold_span
+from modelmeter.fold import Connection, Fold, fold_pieces
 from modelmeter.matcher import Matcher
+from modelmeter.pieces import WHOLE, Retired, cut_windows
 from modelmeter.promql.errors import too_many_samples
 from modelmeter.promql.labels import METRIC_NAME, make_labels
 from modelmeter.promql.labels import value_of as label_value
 from modelmeter.promql.source import Floats, Folded, Histograms, Ints, Samples, Statistic
 from modelmeter.rollup import Rollups
-from modelmeter.store.rollups import read_rollups
 from modelmeter.store.sql import load
-from modelmeter.window import DAY, HOUR, LATEST, MINUTE, Span, floor, to_datetime
+from modelmeter.window import DAY, LATEST, Span, floor, format_duration, to_datetime, to_rfc3339
 
 SQL = load("series.sql")
 
 _COUNT_SECONDS = 10
 _CELLS_AT_ONCE = 1 << 23  # of histograms: series by pieces by bins
-_SINGLE_WINDOWS = 4  # so many windows off the grid are folded one by one
-_TABLES = {
-    DAY: ("rollup_1d", "rollup_partial_1h", "rollup_partial_1m"),
-    HOUR: ("rollup_1h", "rollup_partial_1h", "rollup_partial_1m"),
-    MINUTE: ("rollup_1m", "rollup_partial_1m"),
+_NEEDS = {
+    "sum": ("sum",),
+    "m2": ("sum", "deviation"),
+    "min": ("min",),
+    "max": ("max",),
+    "last": ("last",),
+    "quantile": ("min", "max", "sketch"),
 }
+_WIDENED = "finer data is retired: windows begin and end at whole windows of {}"
+_RETIRED = "raw samples before {} are retired, of some streams at least: this is computed from what is left"
 _APPROXIMATE = "quantiles are read from histograms: within 1.1 % of the value"
 
 
@@ -51,6 +55,7 @@ class Catalog:
         self._streams: dict[int, Labels] = {}
         self._metrics: dict[int, str] = {}
         self._counted_at = -math.inf
+        self.retired = WHOLE
 
     def refresh(self, connection: Connection) -> tuple[dict[int, Labels], dict[int, str]]:
         """All streams and all metric names by id."""
@@ -62,11 +67,18 @@ class Catalog:
                 if row is not None and row[0] != len(self._streams):
                     self._streams, last = {}, 0
                 self._counted_at = time.monotonic()
-            rows = connection.execute(SQL["streams_after"], (last,), prepare=True).fetchall()
-            if rows:
+            row = connection.execute(SQL["newest"], prepare=True).fetchone()
+            assert row is not None
+            newest, metrics, retired = row
+            # Others may be reading the old ones.
+            if newest is not None and newest > last:
+                rows = connection.execute(SQL["streams_after"], (last,), prepare=True).fetchall()
                 new = {stream_id: tuple(sorted(labels.items())) for stream_id, labels in rows}
-                self._streams = {**self._streams, **new}  # others may be reading the old one
-            self._metrics = dict(connection.execute(SQL["metrics"], prepare=True).fetchall())
+                self._streams = {**self._streams, **new}
+            if metrics > len(self._metrics):
+                self._metrics = dict(connection.execute(SQL["metrics"], prepare=True).fetchall())
+            if retired:
+                self.retired = Retired(retired.get("raw", 0), retired.get("1m", 0), retired.get("1h", 0))
             return self._streams, self._metrics
 
 
@@ -119,7 +131,7 @@ class SeriesSource:
         times: dict[tuple[int, int], list[Ints]] = {}
         values: dict[tuple[int, int], list[Floats]] = {}
         span = _between(start, end)
-        taken = 0
+        taken, retired = 0, self.catalog.retired.raw
         if streams and metrics and span.start < span.end:
             scope = {**_scope(list(streams), span), "metrics": list(metrics), "minutely": None}
             row = self.connection.execute(SQL["count_samples"], scope).fetchone()
@@ -158,6 +170,7 @@ class SeriesSource:
             np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
             np.concatenate([*flat_times, np.zeros(0, np.int64)]),
             np.concatenate([*flat_values, np.zeros(0)]),
+            infos=(_RETIRED.format(to_rfc3339(retired)),) if span.start < retired and span.start < span.end else (),
         )
 
     def fold(
@@ -170,66 +183,47 @@ class SeriesSource:
     ) -> Folded | None:
         if "first" in statistics:
             return None  # rollups do not keep it
-        windows = self._windows(matchers, range_, ends, with_sketch=quantile is not None)
-        if windows is None or (quantile is not None and int(windows.count.sum()) <= self.exact_limit):
+        needs = {column for one in statistics for column in _NEEDS.get(one, ())}
+        windows = self._windows(matchers, range_, ends, needs)
+        whole = not windows.infos and int(ends.min()) - range_ >= self.catalog.retired.raw
+        if quantile is not None and whole and int(windows.count.sum()) <= self.exact_limit:
             return None
         return windows.folded(statistics, quantile)
 
     def histograms(self, matchers: Sequence[Matcher], range_: int, ends: Ints) -> Histograms | None:
-        windows = self._windows(matchers, range_, ends, with_sketch=True)
-        if windows is None:
-            return None
+        windows = self._windows(matchers, range_, ends, _NEEDS["quantile"])
         bins = windows.bins
         if windows.cells * max(bins.size, 1) > self.sample_limit:
             raise too_many_samples()
-        return Histograms(windows.labels, bins, windows.histograms(bins, 0, len(windows.labels)))
+        counts = windows.histograms(bins, 0, len(windows.labels))
+        return Histograms(windows.labels, bins, counts, infos=windows.infos)
 
-    def _windows(self, matchers: Sequence[Matcher], range_: int, ends: Ints, *, with_sketch: bool) -> "_Windows | None":
-        """The folded windows; None when raw samples must do."""
+    def _windows(self, matchers: Sequence[Matcher], range_: int, ends: Ints, needs: Collection[str]) -> "_Windows":
+        """The folded windows; `needs` are the columns of their rollups beside counts and times."""
         streams, metrics = self.find(matchers)
-        distinct = np.unique(ends)
-        if distinct.size <= _SINGLE_WINDOWS:
-            rows = [self._one(list(streams), list(metrics), int(end), range_) for end in distinct.tolist()]
-            pieces = _concat_windows(rows)
-            first = np.searchsorted(distinct, ends)
-            return _Windows.make(pieces, first, first + 1, distinct.size, streams, metrics)
-        width = next((width for width in (DAY, HOUR, MINUTE) if not (range_ % width or (ends % width).any())), 0)
-        if not width:
-            return None
-        low, high = max(int(ends.min()) - range_, 0), min(int(ends.max()), LATEST - DAY)
-        if not streams or not metrics or high <= low:
-            return _Windows.make(rollup.EMPTY, np.zeros_like(ends), np.zeros_like(ends) + 1, 1, streams, metrics)
-        ids, names = list(streams), list(metrics)
-        ranges = [(table, low, high + width) for table in _TABLES[width]]
-        rows_ = read_rollups(self.connection, ranges, ids, names, with_sketch=with_sketch)
-        if width == MINUTE:
-            scope = {**_scope(ids, Span(low, high + width)), "metrics": names}
-            row = self.connection.execute(SQL["count_slow_samples"], scope).fetchone()
-            if row is not None and row[0] > self.sample_limit:
-                raise too_many_samples()
-            raw = fold_raw(self.connection, ids, names, Span(low, high + width), minutely=False, width=MINUTE)
-            rows_ = rollup.concat([rows_, raw])
-        rows_ = rollup.coarsen(rows_, width)
-        if (rows_.first_at == rows_.window).any():
-            return None  # an event on a border belongs to the window before
-        rows_ = rollup.select(rows_, rows_.window < high)
-        pieces = rollup.renumber(rows_, (rows_.window - low) // width)
-        count = (high - low) // width
-        until = np.clip((ends - low) // width, 0, count)
-        since = np.clip((ends - range_ - low) // width, 0, count)
-        empty = since == until
-        windows = _Windows.make(
-            pieces, np.where(empty, count, since), np.where(empty, count, until), count, streams, metrics
+        starts = np.clip(ends - range_ + 1, 0, LATEST)
+        pieces, since, until = cut_windows(starts, np.clip(ends + 1, 0, LATEST))
+        folded = fold_pieces(
+            self.connection,
+            list(streams),
+            list(metrics),
+            pieces,
+            needs=needs,
+            retired=self.catalog.retired,
+            event_limit=self._event_limit,
         )
-        if len(windows.labels) * max(count, ends.size) > self.sample_limit:
+        empty = since == until
+        count = len(pieces)
+        windows = _Windows.make(
+            folded, np.where(empty, count, since), np.where(empty, count, until), count, streams, metrics
+        )
+        if windows.cells > self.sample_limit:
             raise too_many_samples()
         return windows
 
-    def _one(self, streams: list[int], metrics: list[int], end: int, range_: int) -> Rollups:
-        if not streams or not metrics:
-            return rollup.EMPTY
-        rows = fold_span(self.connection, streams, metrics, _between(end - range_, end))
-        return rollup.merge(rows, by_window=False)
+    @property
+    def _event_limit(self) -> int:
+        return 2 * self.sample_limit + 1_000_000  # chunks at the edges hold more than the span
 
 
 def _between(start: int, end: int) -> Span:
@@ -269,21 +263,24 @@ class _Windows:
     pieces: int
     since: Ints
     until: Ints
+    infos: tuple[str, ...]
     _decoded: list[tuple[Ints, Ints, Ints]] = field(default_factory=list)
 
     @staticmethod
     def make(
-        rows: Rollups, since: Ints, until: Ints, pieces: int, streams: dict[int, Labels], metrics: dict[int, str]
+        folded: Fold, since: Ints, until: Ints, pieces: int, streams: dict[int, Labels], metrics: dict[int, str]
     ) -> "_Windows":
         """The series in order of their labels."""
-        rows = rollup.merge(rollup.select(rows, rows.metric != rollup.EVENTS))
+        rows = folded.rows
+        rows = rollup.merge(rows if rows.metric.all() else rollup.select(rows, rows.metric != rollup.EVENTS))
         key = rows.stream.astype(np.int64) << 32 | rows.metric
         series, row = np.unique(key, return_inverse=True)
         labels = [_series_labels(streams[one >> 32], metrics[one & 0xFFFFFFFF]) for one in series.tolist()]
         order = sorted(range(len(labels)), key=labels.__getitem__)
         place = np.empty(len(labels), np.int64)
         place[order] = np.arange(len(labels))
-        return _Windows([labels[one] for one in order], rows, place[row], rows.window, pieces, since, until)
+        infos = (_WIDENED.format(format_duration(folded.widened)),) if folded.widened else ()
+        return _Windows([labels[one] for one in order], rows, place[row], rows.window, pieces, since, until, infos)
 
     @property
     def cells(self) -> int:
@@ -328,7 +325,7 @@ class _Windows:
             found |= {"min": low, "max": high}
             if quantile is not None:
                 found["quantile"] = self._quantiles(quantile, low, high)
-        infos = () if quantile is None else (_APPROXIMATE,)
+        infos = self.infos if quantile is None else (*self.infos, _APPROXIMATE)
         return Folded(self.labels, count, **found, infos=infos)  # type: ignore[arg-type]
 
     def _deviation(self, count: Ints) -> Floats:
@@ -355,7 +352,7 @@ class _Windows:
     def _bins(self) -> tuple[Ints, Ints, Ints]:
         """The row of each count in a sketch, its bin and the count; decoded once."""
         if not self._decoded:
-            self._decoded.append(sketch.decode_many(self.rows.sketch))
+            self._decoded.append(packed.decode_many(self.rows.sketch))
         return self._decoded[0]
 
     @property
@@ -391,6 +388,8 @@ class _Windows:
 
     def _quantiles(self, quantile: Floats, low: Floats, high: Floats) -> Floats:
         """As sketch.quantiles, for all windows: interpolated between ranks, bounded by the exact extremes."""
+        if (self.until - self.since <= 1).all():
+            return self._quantiles_of_rows(quantile, low, high)
         bins = self.bins
         found = np.full(low.shape, np.nan)
         if not bins.size:
@@ -399,24 +398,55 @@ class _Windows:
         for first in range(0, len(self.labels), step):
             end = min(first + step, len(self.labels))
             counts = self.histograms(bins, first, end)
-            found[first:end] = _quantiles(bins, counts, quantile, low[first:end], high[first:end])
+            its_bounds = low[first:end], high[first:end]
+            found[first:end] = _quantiles(bins, counts, np.broadcast_to(quantile, its_bounds[0].shape), *its_bounds)
+        return found
+
+    def _quantiles_of_rows(self, quantile: Floats, low: Floats, high: Floats) -> Floats:
+        """Each window is one row, or empty: nothing has to be added up."""
+        table = np.full((len(self.labels), self.pieces + 1), -1)
+        table[self.row, self.piece] = np.arange(len(self.rows))
+        place = table[:, self.since]
+        some = place >= 0
+        rows = place[some]
+        count, q = self.rows.count[rows], np.broadcast_to(quantile, place.shape)[some]
+        rank, below, above = _ranks(q, count)
+        left, right = packed.values_at(packed.take(self.rows.sketch, rows), np.column_stack((below, above))).T
+        found = np.full(place.shape, np.nan)
+        found[some] = _between_ranks(left, right, rank, count, low[some], high[some])
         return found
 
 
-def _quantiles(bins: Ints, counts: Ints, quantile: Floats, low: Floats, high: Floats) -> Floats:
-    values = value_of(bins)
-    cumulative = counts.cumsum(axis=2)
-    total = cumulative[:, :, -1]
-    rank = quantile[None, :] * (total - 1)
+def _ranks(q: Floats, count: Ints) -> tuple[Floats, Ints, Ints]:
+    """Where a quantile lies among so many values in order, and the places of its neighbours."""
+    rank = q * (count - 1)
     below = np.floor(rank).astype(np.int64)
-    above = np.minimum(below + 1, total - 1)
+    return rank, below, np.minimum(below + 1, count - 1)
 
-    def at(position: Ints) -> Floats:
-        found = np.minimum((cumulative <= position[:, :, None]).sum(axis=2), bins.size - 1)
-        bounded: Floats = np.clip(values[found], low, high)
-        bounded = np.where(position <= 0, low, bounded)
-        return np.where(position >= total - 1, high, bounded)
 
-    left, right = at(below), at(above)
-    with np.errstate(invalid="ignore"):
+def _quantiles(bins: Ints, counts: Ints, quantile: Floats, low: Floats, high: Floats) -> Floats:
+    """Of counts (series, windows, bins), one search over all of them."""
+    flat = np.cumsum(counts, dtype=np.int64).reshape(-1, bins.size)
+    total = flat[:, -1] - np.concatenate(([0], flat[:-1, -1]))
+    before = flat[:, -1] - total
+    rank, below, above = _ranks(quantile.ravel(), total)
+    some = total > 0
+    places = np.searchsorted(flat.ravel(), (before + np.stack((below, above)))[:, some], "right") % bins.size
+    values = np.zeros((2, total.size))
+    values[:, some] = value_of(bins)[places]
+    return _between_ranks(values[0], values[1], rank, total, low.ravel(), high.ravel()).reshape(low.shape)
+
+
+def _between_ranks(left: Floats, right: Floats, rank: Floats, count: Ints, low: Floats, high: Floats) -> Floats:
+    """The value at `rank` from those of its neighbours' bins; the exact extremes bound them, and are the ends."""
+    below = np.floor(rank).astype(np.int64)
+    last = count - 1
+
+    def bounded(values: Floats, place: Ints) -> Floats:
+        inside = np.where(place <= 0, low, np.clip(values, low, high))
+        found: Floats = np.where(place >= last, high, inside)
+        return found
+
+    left, right = bounded(left, below), bounded(right, np.minimum(below + 1, last))
+    with np.errstate(invalid="ignore", over="ignore"):
         return np.where(left == right, left, left + (right - left) * (rank - below))

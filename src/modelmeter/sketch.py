@@ -8,7 +8,7 @@ and the same on every machine. A quantile read from bins is within 1.1 % of the 
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ BINS_PER_OCTAVE = 2**SCALE
 BASE = 2.0 ** (1 / BINS_PER_OCTAVE)
 ERROR = (BASE - 1) / (BASE + 1)
 """The largest relative error of a bin's representative value: 1.083 %."""
+
+ABOVE_ALL = 1 << 17
+"""Larger than any bin's number: with it, the bins of the two signs make one line of numbers and never meet."""
 
 _SHIFT = 44  # keep the exponent and eight bits of the mantissa: never two bin borders in one cell
 _CELLS_PER_OCTAVE = 2 ** (52 - _SHIFT)
@@ -172,9 +175,9 @@ def _between(left: float, right: float, share: float) -> float:
 # The stored form. Byte 0: bits 0-1 log2 of the bytes a count takes, bit 2 list form, bit 3 negatives, bit 4 zeros.
 # Then, each only if there: u64 zeros; u32 elements and the side of the negatives; the side of the positives (to the
 # end). A side is an i32 offset and dense counts, or in list form one i32 bin for every single value: shorter for few.
-_LIST, _NEGATIVE, _ZEROS = 4, 8, 16
-_WIDTHS = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
-_BIN = np.dtype("<i4")
+LIST, NEGATIVE, ZEROS = 4, 8, 16
+WIDTHS = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
+BIN = np.dtype("<i4")
 
 
 def _width_code(largest: int) -> int:
@@ -189,19 +192,19 @@ def encode(sketch: Sketch) -> bytes:
     dense_bytes = sum(4 + (counts.size << code) for _, counts in sides if counts.size)
     flags, parts = code, []
     if values * 4 <= dense_bytes:
-        flags = _LIST
-        parts = [np.repeat(np.arange(counts.size) + offset, counts).astype(_BIN).tobytes() for offset, counts in sides]
+        flags = LIST
+        parts = [np.repeat(np.arange(counts.size) + offset, counts).astype(BIN).tobytes() for offset, counts in sides]
     else:
         parts = [
-            struct.pack("<i", offset) + counts.astype(_WIDTHS[code]).tobytes() if counts.size else b""
+            struct.pack("<i", offset) + counts.astype(WIDTHS[code]).tobytes() if counts.size else b""
             for offset, counts in sides
         ]
     head = b""
     if sketch.zeros:
-        flags |= _ZEROS
+        flags |= ZEROS
         head += struct.pack("<Q", sketch.zeros)
     if parts[0]:
-        flags |= _NEGATIVE
+        flags |= NEGATIVE
         head += struct.pack("<I", len(parts[0])) + parts[0]
     return bytes([flags]) + head + parts[1]
 
@@ -209,9 +212,9 @@ def encode(sketch: Sketch) -> bytes:
 def _decode_side(data: memoryview, flags: int) -> tuple[int, Ints]:
     if not data:
         return 0, np.zeros(0, np.int64)
-    if flags & _LIST:
-        return _dense(np.frombuffer(data, _BIN))
-    return int.from_bytes(data[:4], "little", signed=True), np.frombuffer(data, _WIDTHS[flags & 3], offset=4).astype(
+    if flags & LIST:
+        return _dense(np.frombuffer(data, BIN))
+    return int.from_bytes(data[:4], "little", signed=True), np.frombuffer(data, WIDTHS[flags & 3], offset=4).astype(
         np.int64
     )
 
@@ -220,80 +223,13 @@ def decode(data: bytes) -> Sketch:
     """The sketch of a stored form."""
     flags, at, zeros = data[0], 1, 0
     view = memoryview(data)
-    if flags & _ZEROS:
+    if flags & ZEROS:
         zeros, at = int.from_bytes(view[1:9], "little"), 9
     negative: tuple[int, Ints] = (0, EMPTY.counts)
-    if flags & _NEGATIVE:
+    if flags & NEGATIVE:
         end = at + 4 + int.from_bytes(view[at : at + 4], "little")
         negative, at = _decode_side(view[at + 4 : end], flags), end
     return Sketch(*_decode_side(view[at:], flags), zeros, *negative)
-
-
-def decode_many(encoded: Sequence[bytes]) -> tuple[Ints, Ints, Ints]:
-    """All bins in use of many stored sketches at once: (row, signed bin, count), each of shape (n,).
-
-    A signed bin is a place on one line of numbers: ABOVE_ALL + i for the positive bin i, 0 for zeros, and
-    -(ABOVE_ALL + i) for a negative one. A bin may come in several parts of one count each.
-    """
-    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    octets = np.frombuffer(b"".join(encoded), np.uint8).astype(np.int64)
-    starts = np.cumsum(lengths) - lengths
-    flags = np.zeros_like(starts)
-    flags[lengths > 0] = octets[starts[lengths > 0]]
-    parts: list[tuple[Ints, Ints, Ints]] = []
-    with_zeros = (flags & _ZEROS) > 0
-    rows = np.flatnonzero(with_zeros)
-    if rows.size:
-        counts = _little_endian(octets, starts[rows] + 1, 8)
-        parts.append((rows, np.zeros(rows.size, np.int64), counts))
-    for number in np.flatnonzero(flags & _NEGATIVE).tolist():
-        one = decode(encoded[number])
-        for sign, low, its_counts in ((-1, one.negative_offset, one.negative_counts), (1, one.offset, one.counts)):
-            used = np.flatnonzero(its_counts)
-            parts.append((np.full(used.size, number), sign * (used + low + ABOVE_ALL), its_counts[used]))
-    begins = starts + 1 + 8 * with_zeros
-    room = starts + lengths - begins
-    plain = ((flags & _NEGATIVE) == 0) & (room > 0)
-    rows = np.flatnonzero(plain & ((flags & _LIST) > 0))
-    if rows.size:
-        row, at = _runs(rows, begins[rows], room[rows] // 4, 4)
-        parts.append((row, _signed(_little_endian(octets, at, 4)) + ABOVE_ALL, np.ones(row.size, np.int64)))
-    for code in range(4):
-        rows = np.flatnonzero(plain & ((flags & (_LIST | 3)) == code))
-        if rows.size:
-            sizes = (room[rows] - 4) >> code
-            row, at = _runs(rows, begins[rows] + 4, sizes, 1 << code)
-            lows = np.repeat(_signed(_little_endian(octets, begins[rows], 4)), sizes)
-            counts = _little_endian(octets, at, 1 << code)
-            place = (at - np.repeat(begins[rows] + 4, sizes)) >> code
-            used = np.flatnonzero(counts)
-            parts.append((row[used], (lows + place + ABOVE_ALL)[used], counts[used]))
-    if not parts:
-        return EMPTY.counts, EMPTY.counts, EMPTY.counts
-    rows, bins, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return rows, bins, counts
-
-
-ABOVE_ALL = 1 << 17
-"""Larger than any bin's number, so that the signed bins of the two signs never meet."""
-
-
-def _runs(rows: Ints, begins: Ints, sizes: Ints, width: int) -> tuple[Ints, Ints]:
-    """Each row as often as its size, and where each of its elements of `width` bytes begins."""
-    ends = np.cumsum(sizes)
-    within = np.arange(int(ends[-1])) - np.repeat(ends - sizes, sizes)
-    return np.repeat(rows, sizes), np.repeat(begins, sizes) + within * width
-
-
-def _little_endian(octets: Ints, at: Ints, width: int) -> Ints:
-    value = octets[at]
-    for byte in range(1, width):
-        value = value | octets[at + byte] << (8 * byte)
-    return value
-
-
-def _signed(value: Ints) -> Ints:
-    return value - ((value >> 31) << 32)
 
 
 def encode_groups(values: Floats, starts: Ints) -> list[bytes]:
@@ -338,8 +274,8 @@ def _encode_positive(bins: NDArray[np.int32], starts: Ints, sizes: Ints, zeros: 
         largest[dense] = np.maximum.reduceat(counts, counts_at[dense])
     codes = np.digitize(largest, (2**8, 2**16, 2**32))
     listed |= sizes * 4 <= 4 + (lengths << codes)
-    narrowed: dict[int, bytes] = {code: counts.astype(_WIDTHS[code]).tobytes() for code in set(codes[dense].tolist())}
-    raw_bins = bins.astype(_BIN).tobytes()
+    narrowed: dict[int, bytes] = {code: counts.astype(WIDTHS[code]).tobytes() for code in set(codes[dense].tolist())}
+    raw_bins = bins.astype(BIN).tobytes()
     encoded = []
     for start, size, zero, low, length, at, is_listed, code in zip(
         starts.tolist(),
@@ -352,7 +288,7 @@ def _encode_positive(bins: NDArray[np.int32], starts: Ints, sizes: Ints, zeros: 
         codes.tolist(),
         strict=True,
     ):
-        head = bytes(((_LIST if is_listed else code) | (_ZEROS if zero else 0),))
+        head = bytes(((LIST if is_listed else code) | (ZEROS if zero else 0),))
         if zero:
             head += zero.to_bytes(8, "little")
         if is_listed:
@@ -367,4 +303,4 @@ def _encode_positive(bins: NDArray[np.int32], starts: Ints, sizes: Ints, zeros: 
 
 def _sorted_bins(raw: bytes) -> bytes:
     """List form keeps its bins in order, so that equal sketches are equal bytes."""
-    return np.sort(np.frombuffer(raw, _BIN)).tobytes()
+    return np.sort(np.frombuffer(raw, BIN)).tobytes()

@@ -40,7 +40,7 @@ def any_rollups(draw: st.DrawFn) -> Rollups:
 @many
 @given(any_rollups())
 def test_rollups_come_back_bit_for_bit(sent: Rollups) -> None:
-    back = rollups_of(rollup_rows(sent))
+    back = rollups_of([rollup_rows(sent)])
     for name in FIELDS:
         found, wanted = getattr(back, name), getattr(sent, name)
         assert found.dtype == wanted.dtype, name
@@ -48,9 +48,23 @@ def test_rollups_come_back_bit_for_bit(sent: Rollups) -> None:
     assert list(back.sketch) == list(sent.sketch)
 
 
+@many
+@given(any_rollups(), st.booleans(), st.lists(st.integers(1, 400), max_size=30))
+def test_rollups_come_back_however_the_bytes_are_cut(sent: Rollups, by_row: bool, cuts: list[int]) -> None:
+    data = rollup_rows(sent)
+    if by_row:
+        ends = [len(rollup_rows(rollup.select(sent, np.arange(len(sent)) < end))) - 2 for end in range(len(sent) + 1)]
+        ends = [*ends[1 if len(sent) else 0 :], len(data)]
+    else:
+        ends = [*np.cumsum(cuts).tolist(), len(data)]
+    blocks = [data[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    back = rollups_of([block for block in blocks if block])
+    assert rollup_rows(back) == data
+
+
 def test_no_rollups_are_no_rows_and_come_back() -> None:
     assert rollup_rows(rollup.EMPTY) == HEADER + TRAILER
-    assert len(rollups_of(HEADER + TRAILER)) == 0
+    assert len(rollups_of([HEADER + TRAILER])) == 0
 
 
 def fields_of(data: bytes) -> list[list[bytes]]:

@@ -363,14 +363,12 @@ class _Reading:
         return self._duration(found, "timeout", default) / SECOND
 
     def _url(self, found: Fields, owner: yaml.Node, what: str) -> str:
-        node = found.get("url")
-        if node is None:
-            url = self._secret(found, "url")
-            node = found.get("url_env", found.get("url_file", owner))
-            if not url:
-                raise self._document.wrong(owner, f"{what} needs url, or url_env or url_file when it holds a secret")
-        else:
+        url = self._secret(found, "url")
+        node = found.get("url", found.get("url_env", found.get("url_file", owner)))
+        if "url" in found:
             url = self._document.text(node, "url")
+        elif not url:
+            raise self._document.wrong(owner, f"{what} needs url, or url_env or url_file when it holds a secret")
         try:
             parts = urlsplit(url)
             good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)

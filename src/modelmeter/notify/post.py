@@ -20,6 +20,7 @@ def post(
     url: str, content: bytes, headers: Mapping[str, str], timeout_seconds: float, secrets: Sequence[str] = ()
 ) -> Outcome:
     """Any 2xx is delivered. Redirects are not followed: the message is for who stands in the file."""
+    _tls()
     try:
         return asyncio.run(_post(url, content, headers, timeout_seconds, [url, *secrets]))
     except TimeoutError:

@@ -86,6 +86,7 @@ class Reader:
             if found.timestamps.size > room:
                 raise too_many_samples()
             self.check_cells(len(found.labels), 1)
+            self._add_infos(found.infos)
             self._fetched[key] = found
         return self._fetched[key]
 

@@ -26,13 +26,14 @@ class Samples:
     """Raw samples, series after series: those of series i are `[offsets[i]:offsets[i + 1]]`, ascending in time.
 
     `timestamps` and `values` are flat, `offsets` has one more entry than `labels`. Series without a sample are left
-    out or empty, as is easier.
+    out or empty, as is easier. `infos` say what is missing.
     """
 
     labels: Sequence[Labels]
     offsets: Ints
     timestamps: Ints
     values: Floats
+    infos: Sequence[str] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ class Reader:
             finally:
                 try:
                     if not connection.closed:
-                        connection.execute("ROLLBACK")
+                        connection.execute("COMMIT")  # after a ROLLBACK psycopg forgets all prepared statements
                 finally:
                     self._pool.putconn(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:

@@ -1,11 +1,15 @@
 """Rollup rows out of Postgres by binary COPY: no Python object a field."""
 
+from collections.abc import Collection
+
 import psycopg
 from psycopg import sql
+from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.pq.abc import PGresult
 
 from modelmeter import rollup
 from modelmeter.rollup import FIELDS, Rollups
-from modelmeter.store.copy import HEADER, rollups_of
+from modelmeter.store.copy import NUMBER, numbered_rollups_of, rollups_of
 from modelmeter.window import to_datetime
 
 COLUMNS = {
@@ -14,19 +18,48 @@ COLUMNS = {
     "window": "window_start",
 }
 SELECTED = sql.SQL(", ").join([*(sql.Identifier(COLUMNS.get(name, name)) for name in FIELDS), sql.Identifier("sketch")])
-_WITHOUT_SKETCH = sql.SQL(", ").join(
-    [*(sql.Identifier(COLUMNS.get(name, name)) for name in FIELDS), sql.SQL("''::bytea AS sketch")]
-)
+KEYS = frozenset(("stream", "metric", "window"))
 RESOLUTION_TABLES = {"1m": "rollup_1m", "1h": "rollup_1h", "1d": "rollup_1d"}
 
 _Connection = psycopg.Connection[tuple[object, ...]]
 
 
-def copy_out(connection: _Connection, query: sql.Composable) -> Rollups:
-    """The rows of a query whose columns are SELECTED."""
-    with connection.cursor().copy(sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)) as copy:
-        data = b"".join(copy)
-    return rollups_of(data) if len(data) > len(HEADER) + 2 else rollup.EMPTY
+def copy_out(connection: _Connection, query: sql.Composable, columns: tuple[str, ...] = FIELDS) -> Rollups:
+    """The rows of a query whose columns are `columns` and the sketch, as SELECTED has them."""
+    return rollups_of(_copy(connection, query), columns)
+
+
+def _copy(connection: _Connection, query: sql.Composable) -> list[memoryview]:
+    """The messages of a COPY.
+
+    Straight from libpq: a row costs a third of what it does through psycopg's own copy.
+    """
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query).as_bytes(connection)
+    with connection.lock:
+        pgconn = connection.pgconn
+        begun = pgconn.exec_(statement)
+        if begun.status != ExecStatus.COPY_OUT:
+            raise _error_of(connection, begun)
+        blocks: list[memoryview] = []
+        next_block = pgconn.get_copy_data
+        while True:
+            size, block = next_block(0)
+            if size <= 0:
+                break
+            blocks.append(block)
+        failed = None
+        while (ended := pgconn.get_result()) is not None:
+            if ended.status != ExecStatus.COMMAND_OK:
+                failed = ended
+        if failed is not None:
+            raise _error_of(connection, failed)
+    return blocks
+
+
+def _error_of(connection: _Connection, result: PGresult) -> psycopg.Error:
+    if result.error_field(DiagnosticField.SQLSTATE) is None:  # libpq says it, not Postgres: the connection is lost
+        return psycopg.OperationalError(connection.pgconn.error_message.decode(errors="replace"))
+    return psycopg.errors.error_from_result(result)
 
 
 def read_rollups(
@@ -35,17 +68,45 @@ def read_rollups(
     streams: list[int],
     metrics: list[int] | None,
     *,
-    with_sketch: bool = True,
+    needs: Collection[str] | None = None,
 ) -> Rollups:
     """Rows of several tables at once, in one snapshot: (table, start, end) each, microseconds, by window start.
 
-    Without sketches there are fewer bytes to read.
+    `needs` are the columns to read beside the KEYS, `sketch` among them if wanted; None: all. The others are zeros,
+    the sketches empty.
 
     Index: the tables' primary keys, rollup_partial_1m_window, rollup_partial_1h_window.
     """
     if not streams or not ranges:
         return rollup.EMPTY
-    return copy_out(connection, _query(SELECTED if with_sketch else _WITHOUT_SKETCH, ranges, streams, metrics))
+    columns, selected = _selected(needs)
+    return copy_out(connection, _query([selected] * len(ranges), ranges, streams, metrics), columns)
+
+
+def read_tables(
+    connection: _Connection,
+    ranges: list[tuple[str, int, int]],
+    streams: list[int],
+    metrics: list[int] | None,
+    *,
+    needs: Collection[str] | None = None,
+) -> dict[str, Rollups]:
+    """As read_rollups, by table."""
+    tables = list(dict.fromkeys(table for table, *_ in ranges))
+    if not streams or not ranges:
+        return dict.fromkeys(tables, rollup.EMPTY)
+    columns, selected = _selected(needs)
+    numbered = [f"{tables.index(table)}, {selected}" for table, *_ in ranges]
+    blocks = _copy(connection, _query(numbered, ranges, streams, metrics))
+    rows, numbers = numbered_rollups_of(blocks, (NUMBER, *columns))
+    return {table: rollup.select(rows, numbers == number) for number, table in enumerate(tables)}
+
+
+def _selected(needs: Collection[str] | None) -> tuple[tuple[str, ...], str]:
+    """The columns to read, and their SQL."""
+    columns = FIELDS if needs is None else tuple(name for name in FIELDS if name in KEYS or name in needs)
+    sketches = "sketch" if needs is None or "sketch" in needs else "''::bytea"
+    return columns, ", ".join([*(COLUMNS.get(name, name) for name in columns), sketches])
 
 
 def count_rollups(
@@ -59,7 +120,7 @@ def count_rollups(
     if not streams or not ranges:
         return 0
     query = sql.SQL("SELECT count(*) FROM ({} LIMIT {}) AS found").format(
-        _query(sql.SQL("1"), ranges, streams, metrics), sql.Literal(limit)
+        _query(["1"] * len(ranges), ranges, streams, metrics), sql.Literal(limit)
     )
     row = connection.execute(query).fetchone()
     assert row is not None
@@ -67,29 +128,24 @@ def count_rollups(
 
 
 def _query(
-    selected: sql.Composable, ranges: list[tuple[str, int, int]], streams: list[int], metrics: list[int] | None
+    selected: list[str], ranges: list[tuple[str, int, int]], streams: list[int], metrics: list[int] | None
 ) -> sql.Composable:
-    parts = []
-    for table, start, end in ranges:
-        wanted = sql.SQL(
-            "SELECT {} FROM modelmeter.{} WHERE stream_id {} AND window_start >= {} AND window_start < {}"
-        ).format(
-            selected,
-            sql.Identifier(table),
-            _one_of(streams),
-            sql.Literal(to_datetime(start)),
-            sql.Literal(to_datetime(end)),
-        )
-        if metrics is not None:
-            wanted += sql.SQL(" AND metric_id {}").format(_one_of(metrics))
-        parts.append(wanted)
-    return sql.SQL(" UNION ALL ").join(parts)
+    """Names of ours and numbers: nothing to quote."""
+    which = f"stream_id {_one_of(streams)}" + ("" if metrics is None else f" AND metric_id {_one_of(metrics)}")
+    parts = [
+        f"SELECT {one} FROM modelmeter.{table} WHERE {which}"
+        f" AND window_start >= {_instant(start)} AND window_start < {_instant(end)}"
+        for one, (table, start, end) in zip(selected, ranges, strict=True)
+    ]
+    return sql.SQL(" UNION ALL ".join(parts))
 
 
-def _one_of(ids: list[int]) -> sql.Composable:
-    if len(ids) == 1:
-        return sql.SQL("= {}").format(sql.Literal(ids[0]))
-    return sql.SQL("= ANY({}::int[])").format(sql.Literal("{" + ",".join(map(str, ids)) + "}"))
+def _instant(micros: int) -> str:
+    return f"'{to_datetime(micros).isoformat()}'::timestamptz"
+
+
+def _one_of(ids: list[int]) -> str:
+    return f"= {int(ids[0])}" if len(ids) == 1 else "= ANY('{" + ",".join(map(str, map(int, ids))) + "}'::int[])"
 
 
 def take_rollups(connection: _Connection, table: str, keys: Rollups) -> Rollups:

@@ -29,15 +29,8 @@ ORDER BY s.name, s.version;
 -- All metric names.
 SELECT metric_id, name FROM modelmeter.metric;
 
--- name: chunks
--- The chunks that may hold events of a span; a chunk lies within one UTC day. Index: chunk_stream.
-SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
-WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
-    AND minutely = %(minutely)s
-ORDER BY stored_at;
-
 -- name: raw_chunks
--- The same whether minutely or not, in the order of time. Index: chunk_stream.
+-- The chunks that may hold events of a span, in the order of time; a chunk lies within one UTC day. Index: chunk_stream.
 SELECT stream_id, count, metrics, columns FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(end)s AND end_at > %(start)s
 ORDER BY start_at, stored_at;

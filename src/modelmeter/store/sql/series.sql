@@ -1,3 +1,11 @@
+-- name: newest
+-- What has come since the last look: the newest stream, how many metrics, and until when is retired what is not whole
+-- for every class of streams. Index: stream_pkey; the others are small.
+SELECT (SELECT max(stream_id) FROM modelmeter.stream), (SELECT count(*) FROM modelmeter.metric),
+    (SELECT jsonb_object_agg(resolution, until) FROM (
+        SELECT resolution, max((extract(epoch FROM until) * 1000000)::bigint) AS until FROM modelmeter.retired
+        GROUP BY resolution) AS borders);
+
 -- name: streams_after
 -- Streams newer than those known. Index: stream_pkey.
 SELECT stream_id, labels FROM modelmeter.stream WHERE stream_id > %s ORDER BY stream_id;

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmeter import sketch
+from modelmeter import packed, sketch
 from modelmeter.distance import value_of
 from modelmeter.rollup import Rollups
 from modelmeter.web.dashboard.overview import Places, add_up
@@ -101,7 +101,7 @@ def _of_metric(
     np.maximum.at(most, cell, rollups.max[kept])
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         mean = add_up(cell, rollups.sum[kept], cells) / count
-    owner, bins, counts = sketch.decode_many([rollups.sketch[one] for one in kept.tolist()])
+    owner, bins, counts = packed.decode_many(packed.take(rollups.sketch, kept))
     used, number = np.unique(bins, return_inverse=True)
     table = add_up(cell[owner] * used.size + number, counts, cells * used.size).reshape(cells, used.size)
     values = value_of(used)

@@ -84,7 +84,7 @@ def read_windows(
 ) -> Rollups:
     """Partials by windows of `width` (a minute, an hour, a day); `span` is aligned to it."""
     ranges = [(table, span.start, span.end) for table in _TABLES[width]]
-    rows = read_rollups(connection, ranges, streams, metrics, with_sketch=sketches)
+    rows = read_rollups(connection, ranges, streams, metrics, needs=None if sketches else rollup.FIELDS)
     if width == MINUTE:  # slow streams have none of a minute
         raw = fold_raw(connection, streams, metrics, span, minutely=False, width=MINUTE)
         rows = rollup.concat([rows, raw])

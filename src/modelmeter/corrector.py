@@ -250,7 +250,10 @@ class Corrector:
 
     @staticmethod
     def _subtract(connection: Connection, counts: Mapping[int, int]) -> None:
-        connection.execute(SQL["subtract"], (list(counts), list(counts.values())))
+        streams = list(counts)
+        left = {stream: times for stream, *times in connection.execute(SQL["left_at"], (streams,))}
+        first, last = ([left.get(stream, (None, None))[end] for stream in streams] for end in (0, 1))
+        connection.execute(SQL["subtract"], (streams, [*counts.values()], first, last))
 
 
 def _put_rest(connection: Connection, stream: int, row: tuple[Any, ...], span: Span) -> int:

@@ -483,3 +483,13 @@ def test_no_border_of_the_retention_moves_while_a_correction_may_need_what_lies_
         assert read_retired(connection)[0, "raw"] > NOON
     day = Span(TODAY, TODAY + DAY)
     check_summary(reader, without(events, Span(NOON + HOUR, NOON + 3 * HOUR)), "Mistral", "v1", day, {})
+
+
+def test_what_is_retired_of_one_class_is_no_hindrance_for_another(database_url: str, corrector: Corrector) -> None:
+    store(database_url, *[event(NOON - 10 * DAY + n * MINUTE) for n in range(60)], **BY_HOUR)
+    compact(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("INSERT INTO modelmeter.retired VALUES (1, 'raw', %s)", (to_datetime(TODAY - 7 * DAY),))
+    span = Span(NOON - 10 * DAY + 5 * MINUTE, NOON - 10 * DAY + 30 * MINUTE)
+    assert corrector.count(delete('{name="Mistral"}', span)).removed == 25
+    assert corrector.correct(delete('{name="Mistral"}', span)).removed == 25

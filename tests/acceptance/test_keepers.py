@@ -1,4 +1,4 @@
-"""Two keepers at once, killed at random, and Postgres killed under them: each transition is written once, and none is lost."""
+"""Two keepers and Postgres, killed at random: each transition is written once, none is lost."""
 
 import signal
 import time

@@ -187,21 +187,31 @@ class Server:
 @contextlib.contextmanager
 def modelmeter(**settings: object) -> Iterator[Server]:
     """A fresh server, ready; `settings` become MODELMETER_ variables. All is gone afterwards."""
-    with scratch() as folder, postgres(folder) as (conninfo, postmaster):
-        port = free_port()
-        log = folder / "serve.log"
-        environment = {f"MODELMETER_{name.upper()}": str(value) for name, value in settings.items()}
-        command = [sys.executable, "-m", "modelmeter", "serve", "--port", str(port)]
-        with started(command, log, **{"MODELMETER_DATABASE_URL": conninfo, **environment}) as process:
+    with (
+        scratch() as folder,
+        postgres(folder) as (conninfo, postmaster),
+        serving(folder, conninfo, postmaster, **settings) as server,
+    ):
+        yield server
 
-            def ready() -> bool:
-                if process.poll() is not None:
-                    raise BenchError(f"modelmeter serve ended with {process.returncode}\n{log.read_text()[-3000:]}")
-                return answers(port, "/readyz")
 
-            wait_until(ready, "modelmeter serve to be ready", seconds=60, log=log)
-            yield Server(port, conninfo, {process.pid: "serve", postmaster: "postgres"}, log)
-        _show_errors(log)
+@contextlib.contextmanager
+def serving(folder: Path, conninfo: str, postmaster: int, **settings: object) -> Iterator[Server]:
+    """The same on a Postgres that is there already; its log is in `folder`."""
+    port = free_port()
+    log = folder / "serve.log"
+    environment = {f"MODELMETER_{name.upper()}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-m", "modelmeter", "serve", "--port", str(port)]
+    with started(command, log, **{"MODELMETER_DATABASE_URL": conninfo, **environment}) as process:
+
+        def ready() -> bool:
+            if process.poll() is not None:
+                raise BenchError(f"modelmeter serve ended with {process.returncode}\n{log.read_text()[-3000:]}")
+            return answers(port, "/readyz")
+
+        wait_until(ready, "modelmeter serve to be ready", seconds=60, log=log)
+        yield Server(port, conninfo, {process.pid: "serve", postmaster: "postgres"}, log)
+    _show_errors(log)
 
 
 def _show_errors(log: Path) -> None:

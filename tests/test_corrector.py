@@ -21,9 +21,10 @@ from modelmeter.correction import DELETE, REPLACE, Correction, uncorrected
 from modelmeter.corrector import Corrector
 from modelmeter.errors import CannotCorrect, Malformed, NotFound
 from modelmeter.message import Message, new_id
-from modelmeter.partitioner import Partitioner
+from modelmeter.partitioner import Partitioner, retire_over
 from modelmeter.reader import Event, Reader
 from modelmeter.retention import read_retention
+from modelmeter.store.retirement import read_retired
 from modelmeter.window import DAY, HOUR, MINUTE, SECOND, Span, floor, to_datetime
 from tests.history import (
     BY_HOUR,
@@ -457,3 +458,38 @@ def test_an_unknown_model_after_all_of_it_is_gone(database_url: str, reader: Rea
     with pytest.raises(NotFound):
         reader.models("Mistral")
     assert message_of(event(NOON)).events == 1
+
+
+def test_no_border_of_the_retention_moves_while_a_correction_may_need_what_lies_before_it(
+    database_url: str, reader: Reader, corrector: Corrector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [event(NOON + n * HOUR, drift=n) for n in range(6)]
+    store(database_url, *events, **BY_MINUTE)
+    later = NOON + 60 * DAY
+    retention = read_retention(Config(database_url=database_url))
+
+    def dies(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Corrector, "_take_events_of_day", dies)
+    with pytest.raises(KeyboardInterrupt):
+        corrector.correct(delete('{name="Mistral"}', Span(NOON + HOUR, NOON + 3 * HOUR)))
+    monkeypatch.undo()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        assert not retire_over(connection, retention, later)
+        assert read_retired(connection) == {}
+        assert corrector.run_once()
+        assert retire_over(connection, retention, later)
+        assert read_retired(connection)[0, "raw"] > NOON
+    day = Span(TODAY, TODAY + DAY)
+    check_summary(reader, without(events, Span(NOON + HOUR, NOON + 3 * HOUR)), "Mistral", "v1", day, {})
+
+
+def test_what_is_retired_of_one_class_is_no_hindrance_for_another(database_url: str, corrector: Corrector) -> None:
+    store(database_url, *[event(NOON - 10 * DAY + n * MINUTE) for n in range(60)], **BY_HOUR)
+    compact(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("INSERT INTO modelmeter.retired VALUES (1, 'raw', %s)", (to_datetime(TODAY - 7 * DAY),))
+    span = Span(NOON - 10 * DAY + 5 * MINUTE, NOON - 10 * DAY + 30 * MINUTE)
+    assert corrector.count(delete('{name="Mistral"}', span)).removed == 25
+    assert corrector.correct(delete('{name="Mistral"}', span)).removed == 25

@@ -248,7 +248,7 @@ def test_a_destination_that_hangs_or_drips_holds_up_no_other(database_url: str, 
                 it.step(wait=False)
                 assert time.monotonic() < deadline
             assert it.now == NOON
-            assert len(hanging.requests) == 4, "no more at a time than a destination's share"
+            assert len(hanging.requests) == 8, "no more at a time than a destination's share"
 
 
 def test_a_server_that_dies_in_its_answer_is_told_again(database_url: str, file: Path) -> None:

@@ -286,8 +286,12 @@ def test_nobody_who_writes_waits_while_a_day_is_dropped(database_url: str) -> No
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        with psycopg.connect(database_url) as reading:  # who reads for long is waited for, in nobody's way
+            reading.execute("SELECT count(*) FROM modelmeter.chunk")
+            assert not partitioner.run_once(NOON)
         while partitioner.run_once(NOON):
             pass
+        assert writer.is_alive(), "no write has failed"
     finally:
         done.set()
         writer.join(20)
@@ -420,3 +424,18 @@ def test_the_answer_says_how_many_are_kept_without_raw_and_the_worker_agrees(dat
             assert (answer["accepted"], answer["kept_without_raw"]) == (16, 1 + 2 + 2 + 3)
             assert sum(one.without_raw for one in worker.run()) == 8
         assert served.post(json.dumps(body[0])).json()["kept_without_raw"] == 0
+
+
+def test_an_event_to_which_no_resolution_of_any_class_reaches_back_is_refused(database_url: str) -> None:
+    now = time.time_ns() // 1000
+    settings: dict[str, Any] = {"retention_1h": "400d", "retention_1d": "400d"}
+    longer = "[{name: long, match: '{env=\"x\"}', 1d: 3000d}]"
+
+    def answer(days: int, **more: Any) -> Any:
+        with serve(database_url, **settings, **more) as served:
+            one = {"name": "A", "version": "v1", "timestamp": (now - days * DAY) / 1e6, "x": 1}
+            return served.post(json.dumps(one)).json()
+
+    assert answer(300)["kept_without_raw"] == 1
+    assert answer(800)["errors"][0]["code"] == "too_old"
+    assert answer(800, retention_classes=longer)["accepted"] == 1

@@ -22,7 +22,7 @@ from modelmeter.promql.source import Floats, Folded, Ints, Source, Statistic
 from modelmeter.reader import Event, Reader
 from modelmeter.series import Catalog, SeriesSource
 from modelmeter.window import DAY, HOUR, LATEST, MINUTE, SECOND, Span
-from tests.history import NOON, Random, Storing, event, labels_of, message_of, random_events, send, store
+from tests.history import BY_HOUR, NOON, Random, Storing, event, labels_of, message_of, random_events, send, store
 from tests.promql.memory_source import MemorySource
 from tests.promql.test_prometheus_agrees import difference
 
@@ -286,6 +286,18 @@ def test_a_query_beyond_the_limit_is_refused_before_it_fills_the_memory(database
         with pytest.raises(TooMuchData):
             stored.ask(query, (NOON + HOUR,) if query == "drift[1h]" else grid, sample_limit=60)
     assert answer(stored.ask("count_over_time(drift[1h])", (NOON + HOUR,), sample_limit=60))
+
+
+def test_a_query_of_too_many_rollups_is_refused_before_they_are_read(
+    database_url: str, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(database_url, *(event(NOON + 1 + number * HOUR, drift=1) for number in range(60)), **BY_HOUR)
+    steps = (NOON + HOUR, NOON + 60 * HOUR, HOUR)
+    monkeypatch.setattr("modelmeter.series._LEAST_ROWS", 60)
+    assert answer(stored.ask("count_over_time(drift[1h])", steps, sample_limit=900))
+    monkeypatch.setattr("modelmeter.series._LEAST_ROWS", 59)
+    with pytest.raises(TooMuchData):
+        stored.ask("count_over_time(drift[1h])", steps, sample_limit=900)
 
 
 def test_times_that_no_database_can_name_are_answered_too(database_url: str, stored: Stored) -> None:

@@ -211,7 +211,7 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     api.include_router(alerts.make_router(alert_reader))
     api.include_router(rules.make_router(alert_reader, Trial(config, reader)))
     api.include_router(health.make_router(gate))
-    api.include_router(dashboard.make_router(config, reader, closing or Closing()))
+    api.include_router(dashboard.make_router(config, reader, alert_reader, closing or Closing()))
     events.describe_ingest(api)
     ingest = Ingest(config, gate, ingester, corrector)
 

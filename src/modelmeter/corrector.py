@@ -22,8 +22,9 @@ from modelmeter.chunk import pack_chunk, unpack_floats, unpack_ints
 from modelmeter.config import Config
 from modelmeter.correction import Correction
 from modelmeter.errors import CannotCorrect, Unavailable
-from modelmeter.fold import fold_raw, fold_span
+from modelmeter.fold import fold_pieces, fold_raw
 from modelmeter.packer import Packed, Packer, write_packed
+from modelmeter.pieces import WHOLE, one_piece
 from modelmeter.retention import RAW, Retention
 from modelmeter.store import corrections as store
 from modelmeter.store.corrections import SQL
@@ -71,9 +72,9 @@ class Corrector:
                     if whole.start < whole.end:
                         counted = dict(connection.execute(SQL["count_span"], _scope(some, whole)).fetchall())
                     if raw.start < raw.end:
-                        found = rollup.merge(
-                            fold_span(connection, some, [rollup.EVENTS], raw), by_stream=True, by_window=False
-                        )
+                        # Of these streams and days all is there, whatever is retired of other classes.
+                        rows = fold_pieces(connection, some, [rollup.EVENTS], one_piece(raw), retired=WHOLE).rows
+                        found = rollup.merge(rows, by_window=False)
                         for stream, count in zip(found.stream.tolist(), found.count.tolist(), strict=True):
                             counted[stream] = counted.get(stream, 0) + count
                     touched += len(counted)
@@ -112,6 +113,7 @@ class Corrector:
         """Apply what was recorded by a process that then died. Whether there was any."""
         with self._connect() as connection:
             waiting = store.read_pending(connection)
+            telemetry.CORRECTIONS_PENDING.set(len(waiting))
             for number in waiting:
                 self._apply(connection, number)
         return bool(waiting)
@@ -248,7 +250,10 @@ class Corrector:
 
     @staticmethod
     def _subtract(connection: Connection, counts: Mapping[int, int]) -> None:
-        connection.execute(SQL["subtract"], (list(counts), list(counts.values())))
+        streams = list(counts)
+        left = {stream: times for stream, *times in connection.execute(SQL["left_at"], (streams,))}
+        first, last = ([left.get(stream, (None, None))[end] for stream in streams] for end in (0, 1))
+        connection.execute(SQL["subtract"], (streams, [*counts.values()], first, last))
 
 
 def _put_rest(connection: Connection, stream: int, row: tuple[Any, ...], span: Span) -> int:

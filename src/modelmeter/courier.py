@@ -15,7 +15,7 @@ from modelmeter.store.deliveries import Delivery
 
 log = logging.getLogger(__name__)
 
-_AT_A_TIME = 4
+_AT_A_TIME = 8
 
 
 @dataclass(frozen=True, slots=True)

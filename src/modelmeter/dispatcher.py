@@ -354,13 +354,14 @@ class Dispatcher:
     def _record(self, connection: Connection, now: int) -> bool:
         self._unrecorded += self._courier.outcomes()
         some = bool(self._unrecorded)
-        while self._unrecorded:
-            sent = self._unrecorded[0]
-            if isinstance(sent.outcome, Delivered):
-                self._record_delivered(connection, sent, now)
-            else:
-                self._record_failed(connection, sent, sent.outcome, now)
-            self._unrecorded.pop(0)
+        if some:
+            with connection.transaction():  # one commit for all: a commit costs more than the rest
+                for sent in self._unrecorded:
+                    if isinstance(sent.outcome, Delivered):
+                        self._record_delivered(connection, sent, now)
+                    else:
+                        self._record_failed(connection, sent, sent.outcome, now)
+            self._unrecorded.clear()
         return some
 
     def _record_delivered(self, connection: Connection, sent: Sent, now: int) -> None:

@@ -19,7 +19,7 @@ from modelmeter.promql.errors import too_many_samples
 from modelmeter.rollup import Rollups
 from modelmeter.store.chunks import Events, count_events, read_events
 from modelmeter.store.retirement import read_retired
-from modelmeter.store.rollups import read_rollups, read_tables
+from modelmeter.store.rollups import count_rollups, read_rollups, read_tables
 from modelmeter.window import DAY, HOUR, LATEST, MINUTE, Span, ceil
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -32,6 +32,7 @@ _TABLES = {
 }
 _ALWAYS = frozenset(("count", "first_at", "last_at"))
 _COUNTED_FROM = 64 * DAY  # so many days of streams are counted before they are read
+_LIKELY_METRICS = 16
 _COUNTED_EVENTS = 1_000_000  # and always under such a limit
 
 
@@ -55,16 +56,19 @@ def fold_pieces(
     coarsest: int = DAY,
     retired: Retired | None = None,
     event_limit: int = LATEST,
+    row_limit: int = LATEST,
 ) -> Fold:
     """Partials whose merge by piece is the fold of its events; `metrics` None: of all.
 
     `needs` are the columns that must be filled beside the keys, the counts and the times; None: all. `retired` None:
     looked up where it matters.
-    TooMuchData when chunks of more than `event_limit` events would have to be read.
+    TooMuchData when chunks of more than `event_limit` events, or more than `row_limit` rollups, would have to be read.
     """
     if not len(streams) or not pieces.wanted.any() or (metrics is not None and not len(metrics)):
         return Fold(rollup.EMPTY, 0)
-    source = _Source(connection, list(streams), None if metrics is None else list(metrics), needs, event_limit)
+    source = _Source(
+        connection, list(streams), None if metrics is None else list(metrics), needs, event_limit, row_limit
+    )
     if retired is None:
         retired = read_borders(connection)
     chosen = plan(pieces, coarsest, retired)
@@ -146,9 +150,17 @@ class _Source:
     metrics: list[int] | None
     needs: Collection[str] | None
     event_limit: int
+    row_limit: int
 
     def read(self, chosen: Plan) -> dict[int, list[Rollups]]:
         """The rollups of a plan by the width of their table's windows."""
+        widths = {tables[0]: width for width, tables in _TABLES.items()}  # of partials there are never many
+        windows = sum((end - start) // widths[table] for table, start, end in chosen.ranges if table in widths)
+        series = len(self.streams) * (_LIKELY_METRICS if self.metrics is None else len(self.metrics))
+        if windows * series > self.row_limit:
+            scope = self.connection, chosen.ranges, self.streams, self.metrics
+            if count_rollups(*scope, self.row_limit + 1) > self.row_limit:
+                raise too_many_samples()
         found = read_tables(self.connection, chosen.ranges, self.streams, self.metrics, needs=self._columns)
         return {width: [found[table] for table in tables if table in found] for width, tables in _TABLES.items()}
 

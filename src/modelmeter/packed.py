@@ -61,8 +61,12 @@ def pack(sketches: Sequence[bytes]) -> Packed:
 def take(sketches: Sequence[bytes], rows: NDArray[np.integer]) -> Sequence[bytes]:
     """The sketches at `rows`, shape (n,)."""
     if isinstance(sketches, Packed):
-        return Packed(sketches.data, sketches.starts[rows], sketches.lengths[rows])
+        return take_packed(sketches, rows)
     return [sketches[row] for row in rows.tolist()]
+
+
+def take_packed(sketches: Packed, rows: NDArray[np.integer]) -> Packed:
+    return Packed(sketches.data, sketches.starts[rows], sketches.lengths[rows])
 
 
 def join(parts: Sequence[Sequence[bytes]]) -> Sequence[bytes]:
@@ -159,6 +163,44 @@ def merge_groups(encoded: Sequence[bytes], starts: Ints) -> list[bytes]:
     Equal to `encode(merge(decode(one) for one in run))` of each; of empty ones only, empty.
     """
     encoded = pack(encoded)
+    sizes = np.diff(starts, append=len(encoded))
+    dense = (_flags(encoded) & (LIST | NEGATIVE) == 0) & (encoded.lengths > 5)
+    alike = np.logical_and.reduceat(dense, starts)
+    if not alike.any():
+        return _merge_any(encoded, starts)
+    others = np.flatnonzero(~alike)
+    rows = np.flatnonzero(np.repeat(~alike, sizes))
+    rest = _merge_any(take_packed(encoded, rows), np.cumsum(sizes[others]) - sizes[others]) if others.size else []
+    found = dict(zip(others.tolist(), rest, strict=True))
+    ends = (starts + sizes).tolist()
+    return [
+        found[group] if group in found else _merge_dense(encoded, start, end)
+        for group, (start, end) in enumerate(zip(starts.tolist(), ends, strict=True))
+    ]
+
+
+def _merge_dense(encoded: Packed, start: int, end: int) -> bytes:
+    """Of sketches with dense positive bins: one addition each, the fastest for hundreds of bins."""
+    data, zeros, sides = encoded.data, 0, []
+    for at, length in zip(encoded.starts[start:end].tolist(), encoded.lengths[start:end].tolist(), strict=True):
+        flags, begin = data[at], at + 1
+        if flags & ZEROS:
+            zeros += int.from_bytes(data[begin : begin + 8], "little")
+            begin += 8
+        size = (at + length - begin - 4) >> (flags & 3)
+        if size > 0:
+            low = int.from_bytes(data[begin : begin + 4], "little", signed=True)
+            sides.append((low, np.frombuffer(data, WIDTHS[flags & 3], size, begin + 4)))
+    if not sides:
+        return encode(Sketch(0, EMPTY.counts, zeros, 0, EMPTY.counts))
+    low = min(offset for offset, _ in sides)
+    merged = np.zeros(max(offset + counts.size for offset, counts in sides) - low, np.int64)
+    for offset, counts in sides:
+        merged[offset - low : offset - low + counts.size] += counts.astype(np.int64, copy=False)
+    return encode(Sketch(low, merged, zeros, 0, EMPTY.counts))
+
+
+def _merge_any(encoded: Packed, starts: Ints) -> list[bytes]:
     group = np.zeros(len(encoded), np.int64)
     group[starts[1:]] = 1
     np.cumsum(group, out=group)

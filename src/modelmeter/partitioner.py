@@ -86,6 +86,7 @@ class Partitioner:
                 log.info("dropped %s, over its retention, in %.3f s", one.name, time.monotonic() - began)
             else:
                 log.warning("%s is over its retention and in use; trying again", one.name)
+                break  # only one partition of a table can be between attached and detached
         return count, count < len(found)
 
 

@@ -34,6 +34,8 @@ SQL = load("series.sql")
 
 _COUNT_SECONDS = 10
 _CELLS_AT_ONCE = 1 << 23  # of histograms: series by pieces by bins
+_SAMPLES_OF_ROW = 16  # a rollup takes as much memory as so many samples
+_LEAST_ROWS = 100_000
 _NEEDS = {
     "sum": ("sum",),
     "m2": ("sum", "deviation"),
@@ -211,6 +213,7 @@ class SeriesSource:
             needs=needs,
             retired=self.catalog.retired,
             event_limit=self._event_limit,
+            row_limit=max(self.sample_limit // _SAMPLES_OF_ROW, _LEAST_ROWS),
         )
         empty = since == until
         count = len(pieces)

@@ -43,6 +43,9 @@ EVENTS_WITHOUT_RAW = Counter(
     "modelmeter_events_without_raw", "Events stored in rollups only: their raw form is retired."
 )
 CORRECTIONS = Counter("modelmeter_corrections", "Corrections of stored events.", ["kind"])
+CORRECTIONS_PENDING = Gauge(
+    "modelmeter_corrections_pending", "Corrections recorded and not yet applied.", multiprocess_mode="mostrecent"
+)
 EVENTS_REMOVED = Counter("modelmeter_events_removed", "Stored events removed by corrections.")
 ALERT_LINES_SUPPRESSED = Counter("modelmeter_alert_lines_suppressed", "ALERT lines over the limit.", ["rule"])
 LIVE_LISTENERS = Gauge("modelmeter_live_listeners", "Pages that listen for what is new.", multiprocess_mode="livesum")

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import polars as pl
+import psycopg
 import pytest
 
 from tests.web.conftest import Served, serve
@@ -305,3 +306,23 @@ def test_a_histogram_has_this_shape(stocked: Served) -> None:
 )
 def test_a_histogram_is_of_one_metric_and_enough_bins(stocked: Served, query: str, field: str) -> None:
     assert check_problem(stocked.client.get(f"/histogram/Mistral?{query}"), 400)["field"] == field
+
+
+def test_a_correction_and_a_retirement_are_never_answered_by_a_304(served: Served) -> None:
+    served.post(json.dumps(EVENTS))
+    served.store()
+    tags = []
+    address = f"/stats?{SPAN}&match={{}}"
+    for match in ('{name="Llama"}', '{version="v2"}'):
+        first = served.client.get(address)
+        tags.append(first.headers["etag"])
+        assert served.client.get(address, headers={"if-none-match": tags[-1]}).status_code == 304
+        removed = served.client.delete("/events", params={"match": match, "start": "0", "end": "now"})
+        assert removed.status_code == 200, removed.text
+        served.wait_until(lambda first=first: served.client.get(address).json()["events"] < first.json()["events"])  # type: ignore[misc]
+        assert served.client.get(address, headers={"if-none-match": tags[-1]}).status_code == 200
+    tags.append(served.client.get(address).headers["etag"])
+    with psycopg.connect(served.database_url) as connection:
+        connection.execute("INSERT INTO modelmeter.retired VALUES (0, 'raw', '2020-01-01')")
+    tags.append(served.client.get(address).headers["etag"])
+    assert len(set(tags)) == 4

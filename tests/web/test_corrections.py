@@ -155,3 +155,19 @@ def test_forget_counts_then_removes(served: Served) -> None:
     assert drift(served)[0] == 6
     said = CliRunner().invoke(app, ["forget", "--match", "{", "--start", "0", "--end", "now", "--url", served.url])
     assert "match" in str(said.exception)
+
+
+def test_an_answer_that_a_client_has_is_given_anew_after_a_correction(served: Served) -> None:
+    served.post(body(*range(10)))
+    served.store()
+    paths = ["/stats", f"/stats/Mistral/v1?start={SPAN['start']}&end={SPAN['end']}"]
+    tags = [served.client.get(path).headers["etag"] for path in paths]
+
+    def codes() -> list[int]:
+        known = [{"if-none-match": tag} for tag in tags]
+        return [served.client.get(path, headers=one).status_code for path, one in zip(paths, known, strict=True)]
+
+    assert codes() == [304, 304]
+    query = {"match": '{name="Mistral"}', "start": f"{DAY}T12:03:00Z", "end": f"{DAY}T12:06:00Z"}
+    assert served.client.delete("/events", params=query).json()["removed"] == 3
+    assert codes() == [200, 200]

@@ -3,7 +3,8 @@
 Every row that is stored has the number of its transaction (xmin), and no row is changed in place: so the set of
 (table, xmin, series, window) of the rollups that overlap a span says which events are in it. Where a row lies in the
 span as a whole, the ends of the span may move without a change; where they cut through rows, they are part of it.
-Compaction writes rows anew, so the state may change though the answer does not; the other way round it cannot be.
+What retention has retired is part of it too. Compaction writes rows anew, so the state may change though the answer
+does not; the other way round it cannot be.
 """
 
 from modelmeter.promql.labels import METRIC_NAME
@@ -35,8 +36,8 @@ def state_of(connection: Connection, names: MetricNames, question: Question) -> 
     }
     row = connection.execute(SQL["state"], scope, prepare=True).fetchone()
     assert row is not None
-    rows, total, cut_at_start, cut_at_end = row
-    return f"{rows} {total} {since if cut_at_start else ''} {until if cut_at_end else ''}"
+    rows, total, cut_at_start, cut_at_end, retired = row
+    return f"{rows} {total} {retired} {since if cut_at_start else ''} {until if cut_at_end else ''}"
 
 
 def catalog_state(connection: Connection) -> str:

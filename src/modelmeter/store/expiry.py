@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import sql
-from psycopg.errors import FeatureNotSupported, LockNotAvailable
+from psycopg.errors import FeatureNotSupported, InternalError_, LockNotAvailable
 
 from modelmeter.store.partitions import HELD, attach, end_of, span_of
 from modelmeter.store.retirement import read_classes, read_retired
@@ -95,7 +95,7 @@ def drop(connection: Connection, expired: Expired) -> bool:
             try:
                 how = sql.SQL("FINALIZE" if expired.is_pending else "CONCURRENTLY")
                 connection.execute(detach.format(parent, name, how))
-            except FeatureNotSupported:  # Citus cannot do it concurrently
+            except (FeatureNotSupported, InternalError_):  # Citus cannot do it concurrently
                 connection.execute(f"SET lock_timeout = '{_HASTE}'".encode())
                 connection.execute(detach.format(parent, name, sql.SQL("")))
         if expired.foreign and _holds(connection, expired.name, expired.foreign):

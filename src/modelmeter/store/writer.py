@@ -72,7 +72,8 @@ class Catalog:
             connection.execute(SQL["add_streams"], (list(by_print), documents, classes))
             for found, stream_id, class_id in connection.execute(SQL["find_streams"], (list(by_print),)):
                 known[by_print[found]] = stream_id
-                self._classes[stream_id] = class_id
+                if self._has_classes:
+                    self._classes[stream_id] = class_id
         return np.fromiter(map(known.__getitem__, streams), np.int32, len(streams))
 
     def class_ids(self, streams: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.int16]] | None:

@@ -20,6 +20,7 @@ class RawBorders:
         self._before: set[bytes] = set()
         self._borders: dict[int, int] = {0: 0}
         self._latest = 0
+        self._earliest = 0
         self._due = 0
 
     def learn(self, registry: Registry) -> None:
@@ -35,6 +36,12 @@ class RawBorders:
             self._look(now)
         return sum(self._count(batch) for batch in batches if int(batch.timestamp.min()) < self._latest)
 
+    def earliest(self, now: int) -> int:
+        """Before this, no resolution of any class reaches back; 0: one is kept for ever."""
+        if now >= self._due:
+            self._look(now)
+        return self._earliest
+
     def _look(self, now: int) -> None:
         keeps = {0: self._retention.keep}
         for one in self._retention.classes:
@@ -43,6 +50,8 @@ class RawBorders:
         borders = {number: borders_of(keep, now).get(RAW, 0) for number, keep in keeps.items()}
         for number, border in self._known.raw_from.items():
             borders[number] = max(border, borders.get(number, 0))
+        spans = [self._retention.keep, *(one.keep for one in self._retention.classes)]
+        self._earliest = min(borders_of(keep, now).get("1d", 0) for keep in spans)
         self._borders, self._latest, self._due = borders, max(borders.values()), now + MINUTE
 
     def _count(self, batch: Batch) -> int:

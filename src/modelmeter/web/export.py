@@ -23,13 +23,15 @@ Frames = Iterator[pl.DataFrame]
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _PLAIN_KEY = re.compile(r"[\w.:/-]+")
 _PARTS_AHEAD = 8
+_TEXT_EVENTS = 20_000
+_ROW_GROUP_EVENTS = 1 << 17
 
 
 def ndjson_parts(schema: Schema, frames: Frames) -> Generator[bytes]:
     """An event a line; what it does not have is left out, if the name of the field is plain, else null."""
     # A name that begins with a comma or brace could be a value's end and a name's beginning; such a null stays.
     nulls = [f',"{name}":null'.encode() for name in schema if _PLAIN_KEY.fullmatch(name)]
-    for frame in frames:
+    for frame in _sliced(frames):
         lines = frame.with_columns(pl.col(TIMESTAMP).dt.strftime(RFC3339)).write_ndjson().encode()
         for null in nulls:
             lines = lines.replace(null, b"")
@@ -39,8 +41,14 @@ def ndjson_parts(schema: Schema, frames: Frames) -> Generator[bytes]:
 def csv_parts(schema: Schema, frames: Frames) -> Generator[bytes]:
     """One header, then a line an event; what it does not have is empty."""
     yield pl.DataFrame(schema=schema).write_csv().encode()
-    for frame in frames:
+    for frame in _sliced(frames):
         yield frame.write_csv(include_header=False, datetime_format=RFC3339).encode()
+
+
+def _sliced(frames: Frames) -> Frames:
+    """Text takes many times the room of a table."""
+    for frame in frames:
+        yield from frame.iter_slices(_TEXT_EVENTS)
 
 
 def arrow_parts(schema: Schema, frames: Frames) -> Generator[bytes]:
@@ -105,7 +113,9 @@ def parquet_parts(schema: Schema, frames: Frames) -> Generator[bytes]:
     def write() -> None:
         try:
             lazy = register_io_source(source, schema=dict(schema))
-            lazy.sink_parquet(cast("IO[bytes]", pipe), compression="zstd", row_group_size=1 << 20, maintain_order=True)
+            lazy.sink_parquet(
+                cast("IO[bytes]", pipe), compression="zstd", row_group_size=_ROW_GROUP_EVENTS, maintain_order=True
+            )
         except BaseException as error:
             failures.append(error)
         finally:

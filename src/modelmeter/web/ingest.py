@@ -261,7 +261,7 @@ class Ingest:
 
     def _decode(self, kind: str, body: bytes) -> Decoded:
         now = time_ns() // 1000
-        bounds = Bounds(now, 0, now + self._config.future_limit_seconds * SECOND)
+        bounds = Bounds(now, self._gate.raw_borders.earliest(now), now + self._config.future_limit_seconds * SECOND)
         if kind == _JSON:
             return self._decoder.json(body, bounds)
         if kind == "ndjson":

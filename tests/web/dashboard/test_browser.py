@@ -1,16 +1,18 @@
 """What a person sees and does, in a real Chromium over real data."""
 
+import hashlib
 import json
 import time
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import psycopg
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FloatRect, Page, expect
 
-from modelmeter.window import DAY, HOUR, MINUTE, SECOND
+from modelmeter.window import DAY, HOUR, MINUTE, SECOND, to_datetime
 from tests.history import labels_of
 from tests.web.conftest import Served
 from tests.web.dashboard.test_pages import SCRIPT
@@ -54,6 +56,7 @@ def check_access(page: Page) -> None:
         page.emulate_media(color_scheme=scheme)
         found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]})
         assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
+    page.emulate_media(color_scheme="light")
 
 
 def test_the_model_that_got_worse_stands_first_and_says_since_when(served: Served, page: Page) -> None:
@@ -205,3 +208,107 @@ def test_a_phone_shows_everything_without_scrolling_sideways(served: Served, pag
             expect(page.locator("#charts .panel")).to_have_count(3)
         assert page.evaluate("document.documentElement.scrollWidth") <= 375, path
         check_access(page)
+
+
+def fire(served: Served, rule: str, labels: dict[str, str], since: int, until: int | None) -> None:
+    """An alert that fired `since` (and until when), as the evaluator writes it."""
+    named = json.dumps({**labels, "alertname": rule})
+    key = hashlib.md5(f"{rule}{named}".encode()).hexdigest()
+    moments = [(since, "inactive", "firing", "condition"), (until, "firing", "inactive", "cleared")]
+    with psycopg.connect(served.database_url, autocommit=True) as connection:
+        for at, before, after, reason in moments:
+            if at is not None:
+                connection.execute(
+                    "INSERT INTO modelmeter.alert_history (at, group_name, rule_name, fingerprint, labels, from_state,"
+                    " to_state, reason, value) VALUES (%s, 'quality', %s, %s, %s, %s, %s, %s, 0.4)",
+                    (to_datetime(at), rule, key, named, before, after, reason),
+                )
+        if until is None:
+            connection.execute(
+                "INSERT INTO modelmeter.alert (group_name, rule_name, fingerprint, labels, annotations, state, value,"
+                " reason, active_at, fired_at, evaluated_at)"
+                " VALUES ('quality', %s, %s, %s, '{}', 'firing', 0.4, 'condition', %s, %s, now())",
+                (rule, key, named, to_datetime(since), to_datetime(since)),
+            )
+
+
+def test_two_versions_are_compared_in_words_numbers_and_pictures(served: Served, page: Page) -> None:
+    fill(served)
+    page.goto("/ui/compare")
+    page.get_by_role("link", name="Mistral").click()
+    expect(page.locator(".comparison")).to_have_count(2)
+    first = page.locator(".comparison").first
+    expect(first).to_contain_text("prediction_accuracy")
+    expect(first.locator(".sentence")).to_contain_text("v2 is worse than v1")
+    expect(first.locator(".tests")).to_contain_text("Kolmogorov-Smirnov")
+    expect(first.locator("canvas")).to_be_visible()
+    check_access(page)
+    page.get_by_role("link", name="itself, the day before").click()
+    expect(page.locator(".sentence").first).to_contain_text("Now is worse than before")
+    page.locator("select[name=b]").select_option("v1")
+    expect(page.locator(".comparison")).to_have_count(2)
+    assert parse_qs(urlsplit(page.url).query)["b"] == ["v1"]
+
+
+def test_alerts_show_on_every_page_and_can_be_silenced(served: Served, page: Page) -> None:
+    fill(served)
+    now = int(time.time()) * SECOND
+    labels = {"name": "Llama", "version": "v1"}
+    fire(served, "AccuracyLow", labels, now - 9 * HOUR, now - 7 * HOUR)
+    fire(served, "AccuracyLow", labels, now - HOUR, None)
+    page.goto("/")
+    expect(page.locator("#rows tr").first).to_contain_text("Firing")
+    expect(page.locator("#rows tr").first).to_contain_text("Llama")
+    page.get_by_role("link", name="Alerts").click()
+    expect(page.locator(".alert")).to_have_count(1)
+    expect(page.locator(".lane rect")).to_have_count(2)
+    expect(page.locator(".lane-words")).to_contain_text("2 times")
+    expect(page.locator("#silences")).to_contain_text("No alert is silenced")
+    page.get_by_role("button", name="Silence", exact=True).first.click()
+    page.get_by_label("Who").fill("ana")
+    page.get_by_label("Why").fill("<b>retraining</b>")
+    check_access(page)
+    page.locator("#silence-form [type=submit]").click()
+    expect(page.locator("#silences li")).to_contain_text('version="v1"')
+    expect(page.locator("#silences li")).to_contain_text("<b>retraining</b>")
+    page.get_by_role("button", name="End the silence").click()
+    expect(page.locator("#silences li")).to_have_count(0)
+    fire(served, "Another", {"name": "Llama", "version": "v2"}, now, None)
+    expect(page.locator(".alert")).to_have_count(2)  # by itself
+    page.goto("/ui/models/Llama?version=v1")
+    expect(page.locator(".notes li")).to_have_count(2)
+    expect(page.locator("#charts .panel")).to_have_count(3)
+    red = page.evaluate("""() => {
+      const canvas = document.querySelector('#charts canvas');
+      const all = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+      let count = 0;
+      for (let at = 0; at < all.length; at += 4)
+        count += all[at] === 179 && all[at + 1] === 38 && all[at + 2] === 30;
+      return count;
+    }""")
+    assert red > 50, "no period is shaded"
+
+
+def test_a_silence_that_is_refused_says_why(served: Served, page: Page) -> None:
+    assert served
+    page.goto("/ui/alerts")
+    page.get_by_text("Make a silence").click()
+    page.locator("[name=matchers]").fill("name Mistral")
+    page.get_by_label("Who").fill("ana")
+    page.get_by_label("Why").fill("why")
+    page.locator("#silence-form [type=submit]").click()
+    expect(page.locator("#silence-problem")).to_contain_text("matchers")
+
+
+def test_a_rule_is_tried_on_the_last_week_and_the_chart_shows_where(served: Served, page: Page) -> None:
+    fill(served)
+    page.goto("/ui/alerts")
+    page.get_by_label("Expression").fill('avg_over_time(prediction_accuracy{env="prod"}[1h]) < 0.7')
+    page.get_by_role("button", name="Try", exact=True).click()
+    expect(page.locator("#try-result .sentence")).to_contain_text("would have fired once")
+    expect(page.locator("#try-result canvas")).to_be_visible()
+    expect(page.locator("#try-result tbody tr")).to_contain_text("version v2")
+    check_access(page)
+    page.get_by_label("Expression").fill("avg_over_time(prediction_accuracy[1h] <")
+    page.get_by_role("button", name="Try", exact=True).click()
+    expect(page.locator("#try-problem")).to_contain_text("parse error")

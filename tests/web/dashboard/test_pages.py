@@ -3,11 +3,9 @@
 import re
 import time
 
-import pytest
-
 from modelmeter.window import DAY, SECOND
 from tests.history import event, labels_of, store
-from tests.web.conftest import Served
+from tests.web.conftest import Served, serve
 
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
@@ -126,6 +124,16 @@ def test_raw_events_of_a_span_come_for_the_table(served: Served) -> None:
     assert [one["drift"] for one in found["events"]] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("path", ["/ui/models/Nobody", "/ui/models/Nobody/charts"])
-def test_an_unknown_model_is_not_found(served: Served, path: str) -> None:
-    assert served.client.get(path).status_code == 404
+def test_an_unknown_model_is_not_found_and_the_page_says_so(served: Served) -> None:
+    page = served.client.get("/ui/models/Nobody")
+    assert page.status_code == 404
+    assert "there is no model &#39;Nobody&#39;" in page.text
+    assert served.client.get("/ui/models/Nobody/charts").status_code == 404
+
+
+def test_a_database_that_is_away_is_said_on_the_page() -> None:
+    with serve("host=/nowhere dbname=none", ready=False) as served:
+        page = served.client.get("/?q=x")
+        assert (page.status_code, page.headers["retry-after"]) == (503, "1")
+        assert "the database is away" in page.text
+        assert 'href="/?q=x"' in page.text

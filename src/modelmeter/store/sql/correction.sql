@@ -85,16 +85,17 @@ WITH gone AS (
 )
 SELECT stream_id, sum(count)::bigint FROM gone WHERE metric_id = 0 GROUP BY stream_id;
 
+-- name: left_at
+-- When the first and the last of the folded events of some streams are. Index: rollup_1d_pkey.
+SELECT stream_id, min(first_at), max(last_at) FROM modelmeter.rollup_1d
+WHERE stream_id = ANY(%s::int[]) AND metric_id = 0 GROUP BY stream_id;
+
 -- name: subtract
--- Events that are folded no more, from the totals of their streams. Index: stream_pkey, rollup_1d_pkey.
+-- Events that are folded no more, from the totals of their streams; with what left_at says of each. Index: stream_pkey.
 UPDATE modelmeter.stream s SET events = s.events - n.events,
-    first_at = CASE WHEN s.events = n.events THEN NULL ELSE coalesce(d.first_at, s.first_at) END,
-    last_at = CASE WHEN s.events = n.events THEN NULL ELSE coalesce(d.last_at, s.last_at) END
-FROM unnest(%s::int[], %s::bigint[]) AS n (stream_id, events)
-LEFT JOIN LATERAL (
-    SELECT min(first_at) AS first_at, max(last_at) AS last_at FROM modelmeter.rollup_1d r
-    WHERE r.stream_id = n.stream_id AND r.metric_id = 0
-) d ON true
+    first_at = CASE WHEN s.events = n.events THEN NULL ELSE coalesce(n.first_at, s.first_at) END,
+    last_at = CASE WHEN s.events = n.events THEN NULL ELSE coalesce(n.last_at, s.last_at) END
+FROM unnest(%s::int[], %s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS n (stream_id, events, first_at, last_at)
 WHERE s.stream_id = n.stream_id;
 
 -- name: first_day

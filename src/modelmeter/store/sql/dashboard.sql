@@ -1,8 +1,3 @@
--- name: alerts
--- What is pending or firing. Index: none, the table holds only that.
-SELECT group_name, rule_name, labels, annotations, state, value, reason, active_at, fired_at
-FROM modelmeter.alert ORDER BY state, active_at DESC LIMIT 5000;
-
 -- name: transitions
 -- The changes of alerts in a span, of one model or of all, in order. Index: alert_history_at.
 SELECT at, group_name, rule_name, fingerprint::text, labels, from_state, to_state, reason, value

@@ -64,9 +64,10 @@ WHERE end_at = %s AND stored_at = %s AND stream_id = %s AND start_at = %s;
 
 -- name: state
 -- What is stored of a span in whole hours, as a fingerprint: every row that is written has an xmin of its own, and a
--- row is never changed in place. Rows that the span cuts through are told. Index: as read_rollups has them.
+-- row is never changed in place. Rows that the span cuts through are told; so is what is retired. Index: as read_rollups has them.
 SELECT count(*), coalesce(sum(hash_record_extended(ROW(tableoid, xmin, stream_id, metric_id, window_start), 0)), 0)::text,
-    coalesce(bool_or(first_at < %(since)s), false), coalesce(bool_or(last_at >= %(until)s), false)
+    coalesce(bool_or(first_at < %(since)s), false), coalesce(bool_or(last_at >= %(until)s), false),
+    (SELECT coalesce(sum(hash_record_extended(ROW(xmin, class, resolution), 0)), 0)::text FROM modelmeter.retired)
 FROM (
     SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_partial_1m
     WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))

@@ -110,6 +110,11 @@ class ChartReader:
             [period for period in periods if period.labels.get("version", focus) in shown],
         )
 
+    def periods(self, span: Span) -> list[Period]:
+        """When alerts fired, of whatever model."""
+        with self._reader.snapshot() as connection:
+            return read_periods(connection, span, None, before=_BEFORE)
+
     @staticmethod
     def _streams(
         streams: dict[int, Labels], name: str, matchers: Sequence[Matcher]

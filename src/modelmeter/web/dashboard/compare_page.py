@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from modelmeter.reader import Model
 from modelmeter.web.dashboard.overview import previous_versions
-from modelmeter.web.dashboard.page import Range, link, only, range_choices
+from modelmeter.web.dashboard.page import Range, link, matcher_text, only, range_choices
 
 STATE = ("name", "a", "b", "start", "end", "match", "a_start", "a_end", "b_start", "b_end")
 _WINDOWS = ("a_start", "a_end", "b_start", "b_end")
@@ -59,8 +59,7 @@ def api_url(name: str, a: str, b: str, parameters: dict[str, str], chosen: Range
     filters = parameters.get("match", "").strip().strip("{}").strip(" ,")
 
     def side(version: str) -> str:
-        escaped = version.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'{{version="{escaped}"{"," + filters if filters else ""}}}'
+        return "{" + matcher_text("version", version) + ("," + filters if filters else "") + "}"
 
     query = {
         "a": side(a),

@@ -86,6 +86,7 @@ class Live:
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll())
         closing = asyncio.create_task(self._closing.wait())
+        next_one: asyncio.Task[bytes | None] | None = None
         try:
             yield b"retry: 1000\n\n"
             while not self._closing.begun:
@@ -102,7 +103,9 @@ class Live:
                     return
                 yield text
         finally:
-            closing.cancel()
+            for task in (closing, next_one):
+                if task is not None:
+                    task.cancel()
             self._listeners.discard(queue)
             telemetry.LIVE_LISTENERS.set(len(self._listeners))
 

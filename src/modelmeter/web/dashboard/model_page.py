@@ -59,8 +59,8 @@ def values_of(
                 "rule": alert.rule,
                 "state": alert.state,
                 "version": alert.labels.get("version", ""),
-                "since": wording.clock(alert.since_at, chosen.now),
-                "summary": alert.annotations.get("summary") or alert.reason,
+                "since": wording.clock(alert.fired_at or alert.active_at, chosen.now),
+                "summary": alert.annotations.get("summary") or wording.reason(alert.reason),
             }
             for alert in found.alerts
             if alert.labels.get("name") == name

@@ -7,8 +7,8 @@ from starlette.requests import Request
 
 from modelmeter.web.dashboard import wording
 from modelmeter.web.dashboard.overview import Cell, Change, Row
-from modelmeter.web.dashboard.page import Range, link, only, range_choices
-from modelmeter.web.dashboard.reader import Overview
+from modelmeter.web.dashboard.page import Range, link, matcher_text, only, range_choices
+from modelmeter.web.dashboard.reader import Overview, concerns
 
 _COLUMNS = 4
 _ROWS = 100
@@ -83,7 +83,7 @@ def row_of(
     found: Overview,
     unit_of: Callable[[str], str],
 ) -> dict[str, object]:
-    its_alerts = [alert for alert in found.alerts if alert.concerns(row.name, row.version)]
+    its_alerts = [alert for alert in found.alerts if concerns(alert, row.name, row.version)]
     return {
         "key": f"{row.name}\n{row.version}",
         "name": row.name,
@@ -141,8 +141,7 @@ def _label_menu(labels: dict[str, list[str]], parameters: dict[str, str]) -> lis
     )
 
     def choice(name: str, value: str) -> dict[str, object]:
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        matcher = f'{name}="{escaped}"'
+        matcher = matcher_text(name, value)
         others = [part for part in parts if not part.startswith(f"{name}=")]
         rest = others if matcher in parts else [*others, matcher]
         text = "{" + ",".join(rest) + "}" if rest else None

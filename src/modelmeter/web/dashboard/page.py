@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from modelmeter import __version__
-from modelmeter.errors import CallerError
+from modelmeter.errors import Busy, CallerError, ModelmeterError, NotFound
 from modelmeter.matcher import Matcher
 from modelmeter.promql.errors import BadQuery
 from modelmeter.promql.parse import parse_selector
@@ -80,14 +80,22 @@ def link(path: str, parameters: Mapping[str, str | None]) -> str:
     return f"{path}?{query}" if query else path
 
 
-def range_choices(path: str, parameters: Mapping[str, str], chosen: Range) -> list[dict[str, object]]:
-    current = "" if chosen.end_text else chosen.start_text or DEFAULT_START
+def matcher_text(name: str, value: str) -> str:
+    """`name="value"`, for a label filter."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'{name}="{escaped}"'
+
+
+def range_choices(
+    path: str, parameters: Mapping[str, str], chosen: Range, default_start: str = DEFAULT_START
+) -> list[dict[str, object]]:
+    current = "" if chosen.end_text else chosen.start_text or default_start
     return [
         {
             "start": start,
             "words": start[1:],
             "chosen": start == current,
-            "url": link(path, {**parameters, "start": None if start == DEFAULT_START else start, "end": None}),
+            "url": link(path, {**parameters, "start": None if start == default_start else start, "end": None}),
         }
         for start in RANGES
     ]
@@ -106,7 +114,7 @@ class Pages:
             lstrip_blocks=True,
         )
 
-    def render(self, request: Request, template: str, values: Mapping[str, object]) -> Response:
+    def render(self, request: Request, template: str, values: Mapping[str, object], status: int = 200) -> Response:
         shared = {
             "static": self._static.root,
             "release": __version__,
@@ -116,8 +124,22 @@ class Pages:
             "firing": 0,
         }
         text = self._templates.get_template(template).render({**shared, **values})
-        response = HTMLResponse(text, headers=SECURITY | {"cache-control": "no-store"})
+        response = HTMLResponse(text, status, headers=SECURITY | {"cache-control": "no-store"})
         return packed(request, response)
+
+    def trouble(self, request: Request, error: ModelmeterError) -> Response:
+        """What a person sees of an error: what is wrong, and where to go on."""
+        again = str(request.url.path) + (f"?{request.url.query}" if request.url.query else "")
+        values = {
+            "page": "",
+            "heading": "Not found" if isinstance(error, NotFound) else "Not now",
+            "detail": error.detail,
+            "again": again if isinstance(error, Busy) else "",
+        }
+        response = self.render(request, "trouble.html", values, error.status)
+        if isinstance(error, Busy):
+            response.headers["Retry-After"] = str(error.retry_after_seconds)
+        return response
 
 
 def only(parameters: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the overview shows, out of one snapshot: rollups without their sketches, by row and metric in one pass."""
+"""What the overview shows: rows out of one snapshot, by rollups without their sketches in one pass, and alerts."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from modelmeter import rollup
+from modelmeter.alert_reader import ActiveAlert, AlertReader
 from modelmeter.batch import Labels
 from modelmeter.fold import Connection, fold_raw
 from modelmeter.matcher import Matcher
@@ -34,23 +35,6 @@ _LABEL_VALUES = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
-    """One that is pending or firing. Times are microseconds."""
-
-    rule: str
-    labels: dict[str, str]
-    annotations: dict[str, str]
-    state: str
-    value: float | None
-    reason: str
-    since_at: int
-
-    def concerns(self, name: str, version: str) -> bool:
-        """An alert without a version is about all of them; one without a name is about no model."""
-        return self.labels.get(_NAME) == name and self.labels.get(_VERSION, version) == version
-
-
-@dataclass(frozen=True, slots=True)
 class Overview:
     """All rows, and what there is to filter by. `recent` is what "now" means: at most the last 24 hours."""
 
@@ -60,7 +44,7 @@ class Overview:
     rows: list[Row]
     metrics: list[str]
     labels: dict[str, list[str]]
-    alerts: list[Alert]
+    alerts: list[ActiveAlert]
     models_known: int
 
 
@@ -84,11 +68,9 @@ class _Scope:
         return _Scope(kept, {one: number[key] for one, key in named.items()}, keys)
 
 
-def read_alerts(connection: Connection) -> list[Alert]:
-    return [
-        Alert(rule, labels, annotations, state, value, reason, to_micros(fired or active))
-        for _, rule, labels, annotations, state, value, reason, active, fired in connection.execute(SQL["alerts"])
-    ]
+def concerns(alert: ActiveAlert, name: str, version: str) -> bool:
+    """An alert without a version is about all of them; one without a name is about no model."""
+    return alert.labels.get(_NAME) == name and alert.labels.get(_VERSION, version) == version
 
 
 def choose_step(length: int, width: int, steps: int) -> int:
@@ -112,8 +94,9 @@ def read_windows(
 class OverviewReader:
     """Safe to use from many threads. `direction_of`: 1 for a metric of which more is better, -1 for less, else 0."""
 
-    def __init__(self, reader: Reader, direction_of: Callable[[str], int]) -> None:
+    def __init__(self, reader: Reader, alerts: AlertReader, direction_of: Callable[[str], int]) -> None:
         self._reader = reader
+        self._alerts = alerts
         self._catalog = Catalog()
         self._direction_of = direction_of
 
@@ -125,10 +108,10 @@ class OverviewReader:
             streams = {one: labels for one, labels in streams.items() if one in times}
             scope = _Scope.make(streams, matchers)
             measured, recent = self._measure(connection, scope, dict(sorted(metrics.items())), times, span)
-            alerts = read_alerts(connection)
+        alerts = self._alerts.alerts()
         rows = overview.make_rows(measured, self._direction_of)
         for row in rows:
-            row.states = [alert.state for alert in alerts if alert.concerns(row.name, row.version)]
+            row.states = [alert.state for alert in alerts if concerns(alert, row.name, row.version)]
         rows.sort(key=overview.rank)
         seen = Counter(metric for row in rows for metric in row.cells)
         by_use = sorted(seen, key=lambda metric: (-seen[metric], -self._direction_of(metric), metric))

@@ -1,23 +1,29 @@
 """The routes of the dashboard. None of them is part of the API that /docs describes."""
 
 import time
+from collections.abc import Callable
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from modelmeter.alert_reader import AlertReader
 from modelmeter.config import Config, read_units
 from modelmeter.direction import Directions, split_patterns
-from modelmeter.errors import Malformed, NotFound
+from modelmeter.errors import Malformed, ModelmeterError, NotFound
 from modelmeter.matcher import Matcher
+from modelmeter.promql.errors import QueryTimeout
+from modelmeter.promql.reader import Limits
 from modelmeter.reader import Reader
+from modelmeter.series import Catalog, SeriesSource
 from modelmeter.web.closing import Closing
-from modelmeter.web.dashboard import compare_page, model_page, overview_page
+from modelmeter.web.dashboard import alerts_page, compare_page, model_page, overview_page
 from modelmeter.web.dashboard.chart_reader import ChartReader
 from modelmeter.web.dashboard.live import Live
 from modelmeter.web.dashboard.page import SECURITY, Pages, only, read_matchers, read_range
 from modelmeter.web.dashboard.reader import OverviewReader
 from modelmeter.web.dashboard.static import StaticFiles, packed
+from modelmeter.web.dashboard.trial import read_wish, try_rule
 from modelmeter.web.dashboard.wording import unit_of
 from modelmeter.web.events import event_json
 from modelmeter.web.parameters import read_limit
@@ -26,11 +32,12 @@ from modelmeter.web.path import NAME
 _MARGIN = 0.5  # of the span, on both sides: what panning shows before it is fetched
 
 
-def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
+def make_router(config: Config, reader: Reader, alerts: AlertReader, closing: Closing) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     static = StaticFiles()
     units = read_units(config.units)
     charts = ChartReader(reader)
+    catalog = Catalog()
     live = Live(reader, config.live_limit_listeners, closing)
     pages = Pages(static)
 
@@ -42,11 +49,20 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
     def unit(metric: str) -> str:
         return unit_of(metric, units)
 
-    overviews = OverviewReader(reader, direction)
+    async def shown(request: Request, make: Callable[[], Response]) -> Response:
+        """A page, made in a thread."""
+        began = time.perf_counter()
+        try:
+            response = await run_in_threadpool(make)
+        except ModelmeterError as error:
+            response = pages.trouble(request, error)
+        response.headers["server-timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
+        return response
+
+    overviews = OverviewReader(reader, alerts, direction)
 
     @router.get("/")
     async def overview(request: Request) -> Response:
-        began = time.perf_counter()
         chosen = read_range(request.query_params)
         matchers, trouble = read_matchers(request.query_params.get("match", ""))
 
@@ -55,9 +71,7 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
             values = overview_page.values_of(request, found, chosen, trouble, unit, direction)
             return pages.render(request, "overview.html", values)
 
-        response = await run_in_threadpool(make)
-        response.headers["server-timing"] = f"total;dur={(time.perf_counter() - began) * 1e3:.3f}"
-        return response
+        return await shown(request, make)
 
     @router.get(f"/ui/models/{NAME}")
     async def model(request: Request, name: str) -> Response:
@@ -73,7 +87,7 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
             values = model_page.values_of(name, found, parameters, drawn, chosen, trouble, unit, direction)
             return pages.render(request, "model.html", values)
 
-        return await run_in_threadpool(make)
+        return await shown(request, make)
 
     @router.get(f"/ui/models/{NAME}/charts")
     async def charts_of(request: Request, name: str) -> Response:
@@ -116,6 +130,37 @@ def make_router(config: Config, reader: Reader, closing: Closing) -> APIRouter:
         def make() -> Response:
             values = compare_page.values_of(reader.models(), parameters, chosen, trouble)
             return pages.render(request, "compare.html", values)
+
+        return await shown(request, make)
+
+    @router.get("/ui/alerts")
+    async def alerting(request: Request) -> Response:
+        chosen = read_range(request.query_params, alerts_page.DEFAULT_START)
+        parameters = only(request.query_params, alerts_page.STATE)
+
+        def make() -> Response:
+            periods = charts.periods(chosen.span)
+            values = alerts_page.values_of(alerts.alerts(), periods, alerts.groups(), parameters, chosen)
+            return pages.render(request, "alerts.html", values)
+
+        return await shown(request, make)
+
+    @router.get("/ui/trial")
+    async def trial(request: Request) -> Response:
+        wish = read_wish(request.query_params)
+        deadline = time.monotonic() + config.query_timeout_seconds
+
+        def check_time() -> None:
+            if time.monotonic() > deadline:
+                raise QueryTimeout("query timed out in expression evaluation")
+
+        def make() -> Response:
+            limits = Limits(samples=config.query_limit_samples, series=config.query_limit_series, check_time=check_time)
+            with reader.snapshot() as connection:
+                source = SeriesSource(connection, catalog, config.query_exact_limit_samples, config.query_limit_samples)
+                found = try_rule(wish, time.time_ns() // 1000, source, limits)
+            body = msgspec.json.encode(alerts_page.trial_json(found))
+            return packed(request, Response(body, media_type="application/json", headers=SECURITY))
 
         return await run_in_threadpool(make)
 

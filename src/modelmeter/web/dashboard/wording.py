@@ -22,6 +22,21 @@ _SUFFIXES = {
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SPARK_WIDTH, _SPARK_HEIGHT, _SPARK_PAD = 100, 24, 2
 
+_REASONS = {
+    "condition": "the condition holds",
+    "held": "the condition has held long enough",
+    "not_recovered": "not recovered yet",
+    "keep_firing_for": "kept firing",
+    "min_samples": "too few samples to tell",
+    "no_data": "no data",
+    "no_data_kept": "no data; it stays as it was",
+}
+
+
+def reason(code: str) -> str:
+    """Why an alert is as it is."""
+    return _REASONS.get(code, code.replace("_", " "))
+
 
 def unit_of(metric: str, units: Mapping[str, str]) -> str:
     """The unit from the settings, else from the name as Prometheus has it (`latency_seconds`), else none."""
@@ -128,6 +143,14 @@ def duration(micros: int) -> str:
         if micros % width == 0 and micros >= width * (2 if width == DAY else 1):
             return f"{micros // width}{NARROW}{unit}"
     return f"{micros / MINUTE:.0f}{NARROW}min"
+
+
+def rough(micros: int) -> str:
+    """About how long: 40 s, 12 min, 3.5 h, 2.1 d"""
+    for width, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if micros >= width * 2:
+            return f"{float(f'{micros / width:.2g}'):g}{NARROW}{unit}"
+    return f"{micros // SECOND}{NARROW}s"
 
 
 def sparkline(values: NDArray[np.float64]) -> Sequence[str]:

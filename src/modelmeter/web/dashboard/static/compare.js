@@ -23,13 +23,17 @@ function probability(p) {
   return p < 0.0001 ? "< 0.0001" : numberText(p);
 }
 
+/** The API speaks of a and b; people have names for them. */
+function named(reason, a, b) {
+  return reason ? `${reason.replace(/^b\b/, b).replace(/^a\b/, a)}.` : "";
+}
+
 const signed = (value) => (value > 0 ? `+${numberText(value)}` : numberText(value));
 
 /** The verdict as a sentence about these two sides. */
-function words(metric, one, a, b) {
-  const same = a === b;
-  const now = same ? "Now" : b;
-  const then = same ? "before" : a;
+function words(one, a, b) {
+  const now = b[0].toUpperCase() + b.slice(1) === "Now" ? "Now" : b;
+  const then = a;
   const level = `a mean of ${numberText(one.b?.mean)} instead of ${numberText(one.a?.mean)}`;
   switch (one.verdict) {
     case "worse":
@@ -38,7 +42,7 @@ function words(metric, one, a, b) {
     case "different":
       return `${now} differs from ${then}: ${level}.`;
     case "no difference":
-      return `No difference that counts between ${then} and ${now.toLowerCase() === "now" ? "now" : now}.`;
+      return `No difference that counts between ${then} and ${b}.`;
     default:
       return "Too few samples to tell.";
   }
@@ -174,8 +178,8 @@ function draw(body) {
     const panel = element("article", { className: "card comparison" },
       element("div", { className: "comparison-words" },
         element("div", { className: "panel-head flat" }, element("h2", { text: metric }), verdictMark(one.verdict)),
-        element("p", { className: "sentence", text: words(metric, one, a, b) }),
-        one.interval ? element("p", { className: "quiet", text: `Difference ${signed(one.difference)}, 95\u202f% interval ${signed(one.interval[0])} to ${signed(one.interval[1])}. ${one.reason ? `${one.reason[0].toUpperCase()}${one.reason.slice(1)}.` : ""}` }) : element("p", { className: "quiet", text: one.reason ?? "" }),
+        element("p", { className: "sentence", text: words(one, a, b) }),
+        one.interval ? element("p", { className: "quiet", text: `Difference ${signed(one.difference)}, 95\u202f% interval ${signed(one.interval[0])} to ${signed(one.interval[1])}. ${named(one.reason, a, b)}` }) : element("p", { className: "quiet", text: named(one.reason, a, b) }),
         intervalPicture(one),
         numbersTable(one, a, b)),
       element("div", { className: "comparison-picture" }, plotHolder, testsList(one)));

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from bench import dashboard, ingest, lifecycle, memory, peers, query, queues, scale, stats
+from bench import alerts, dashboard, ingest, lifecycle, memory, peers, query, queues, scale, stats
 from bench.client import BenchError
 from bench.report import Table, print_place, print_table, write_json
 
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "query": query,
     "peers": peers,
     "queues": queues,
+    "alerts": alerts,
     "dashboard": dashboard,
     "lifecycle": lifecycle,
     "scale": scale,

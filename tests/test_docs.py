@@ -145,7 +145,8 @@ COMMANDS = (
     "", "serve", "api", "worker", "keeper", "migrate", "version", "stats", "export", "forget", "backup", "restore",
     "compare", "drift",
     "dead-letters", "dead-letters list",
-    "dead-letters retry", "dead-letters drop", "rules", "rules example", "rules check",
+    "dead-letters retry", "dead-letters drop", "rules", "rules example", "rules check", "rules show", "rules test",
+    "rules backtest",
     "notify", "notify example", "notify check", "notify routes", "notify test", "etl", "etl demo", "etl load",
 )  # fmt: skip
 

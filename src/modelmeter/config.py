@@ -8,6 +8,7 @@ import difflib
 import glob
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -160,6 +161,9 @@ class Config(BaseSettings):
     )
     silence_horizon_seconds: float = Field(
         86_400, ge=60, description="no_data: alert means a series that had events within this time, and has none now."
+    )
+    no_data: Literal["keep", "alert", "ok"] = Field(
+        "keep", description="What silence means for a rule that does not say: keep, alert or ok (as in Prometheus)."
     )
     rule_group_limit: int = Field(1000, ge=1, description="Groups of rules that may be made over HTTP.")
     external_url: str = Field(

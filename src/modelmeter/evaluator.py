@@ -217,6 +217,7 @@ class Evaluator:
             round_ = Round(at, {group.name: evaluated.get(group.name) for group in groups})
             alerts = read_alerts(connection, [group.name for group in groups])
             reads = RuleReads(self._config, connection, self._catalog)
+            reads.expect([rule for group in groups for rule in group.queries])
             recordings = [
                 (group.name, at - group.query_offset, self._judge_group(group, reads, alerts, round_))
                 for group in groups

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from modelmeter.alert import Finding, Reason, State, StateName, name_of, step
+from modelmeter.alert import Finding, NoData, Reason, State, StateName, name_of, step
 from modelmeter.matcher import Matcher
 from modelmeter.promql import Limits, QueryFailed, Source, evaluate_expression, parse
 from modelmeter.promql.expression import Expression
 from modelmeter.promql.labels import METRIC_NAME, Labels, drop, make_labels
 from modelmeter.promql.value import Vector
-from modelmeter.rule.coverage import Counts, Coverage, Read, count_behind, coverage_of
+from modelmeter.rule.coverage import Counts, Coverage, Read, count_behind
 from modelmeter.rule.group import AlertRule, RecordingRule
 from modelmeter.rule.shape import shape_of
 from modelmeter.template import Sample, Scope
@@ -65,7 +65,10 @@ def _nothing_known(_matchers: Sequence[Matcher]) -> Sequence[Labels]:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What rules are judged by: the data, seen at `now` (and at `now - query_offset` for the expression)."""
+    """What rules are judged by: the data, seen at `now` (and at `now - query_offset` for the expression).
+
+    `no_data` is for rules that do not say.
+    """
 
     source: Source
     now: int
@@ -74,6 +77,7 @@ class View:
     known: Known = _nothing_known
     external_labels: Mapping[str, str] = field(default_factory=dict)
     external_url: str = ""
+    no_data: NoData = "keep"
     _counts: dict[Read, Counts] = field(default_factory=dict)
 
     def at(self) -> int:
@@ -133,7 +137,7 @@ class _Found:
 def judge(rule: AlertRule, alerts: Alerts, view: View, limit: int = 0) -> Outcome:
     """What becomes of the alerts of a rule. QueryError when there is no result: then nothing changes."""
     own = {*rule.labels, ALERT_NAME}
-    coverage = coverage_of(rule.expression)
+    coverage = rule.coverage
     found = _results(rule, view, coverage, own)
     if limit and len(found) > limit:
         raise QueryFailed(f"exceeded limit of {limit} with {len(found)} alerts")
@@ -146,7 +150,7 @@ def judge(rule: AlertRule, alerts: Alerts, view: View, limit: int = 0) -> Outcom
             source = drop(labels, own)
             finding = _absent(rule, view, coverage, source, recovered)
             found[labels] = _Found(labels, source, finding, math.nan, None)
-    if rule.no_data == "alert":
+    if (rule.no_data or view.no_data) == "alert":
         for one in _silent(rule, view, coverage, own):
             found.setdefault(one.labels, one)
     return _advance(rule, alerts, found, view)
@@ -199,7 +203,7 @@ def _silent(rule: AlertRule, view: View, coverage: Coverage, own: set[str]) -> l
 
 def _advance(rule: AlertRule, alerts: Alerts, found: Mapping[Labels, _Found], view: View) -> Outcome:
     outcome = Outcome({}, [])
-    policy = rule.policy
+    policy = rule.policy(view.no_data)
     for labels, one in found.items():
         before = alerts.get(labels)
         state, reason = step(None if before is None else before.state, one.finding, policy, view.now)

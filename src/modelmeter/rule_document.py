@@ -1,7 +1,7 @@
 """A group of rules as the API shows it, in Prometheus' form; what is only modelmeter's is there when it is set."""
 
 from modelmeter.rule import AlertRule, EventRule, Group, RecordingRule
-from modelmeter.window import SECOND
+from modelmeter.window import SECOND, format_duration
 
 
 def document_of(group: Group, position: int, interval: int) -> dict[str, object]:
@@ -41,10 +41,37 @@ def rule_document(rule: AlertRule | RecordingRule | EventRule) -> dict[str, obje
     }
     if rule.min_samples:
         found["min_samples"] = rule.min_samples
-    if rule.no_data != "keep":
+    if rule.no_data:
         found["no_data"] = rule.no_data
     if rule.recover:
         found["recover"] = rule.recover
     if rule.compare:
         found["compare"] = rule.compare
+    return found
+
+
+def rule_fields(rule: AlertRule | RecordingRule | EventRule) -> dict[str, object]:
+    """A rule as it would stand in a file, with `compare` written out."""
+    match rule:
+        case EventRule():
+            found: dict[str, object] = {"alert": rule.name, "event": rule.text}
+            texts = (("labels", rule.labels), ("annotations", rule.annotations))
+            return found | {name: dict(some) for name, some in texts if some}
+        case RecordingRule():
+            return {"record": rule.name, "expr": rule.query} | ({"labels": dict(rule.labels)} if rule.labels else {})
+    found = {"alert": rule.name, "expr": rule.query}
+    if rule.compare and rule.compare != "previous_window":
+        found["compare"] = rule.compare
+    for name, duration in (("for", rule.hold), ("keep_firing_for", rule.keep_firing)):
+        if duration:
+            found[name] = format_duration(duration)
+    if rule.min_samples:
+        found["min_samples"] = rule.min_samples
+    if rule.no_data:
+        found["no_data"] = rule.no_data
+    if rule.recover:
+        found["recover"] = rule.recover
+    for name, templates in (("labels", rule.labels), ("annotations", rule.annotations)):
+        if templates:
+            found[name] = {key: text.text for key, text in templates.items()}
     return found

@@ -11,7 +11,7 @@ from modelmeter.promql import Limits, QueryTimeout, Source, parse_selector
 from modelmeter.promql.labels import Labels
 from modelmeter.promql.text import to_text
 from modelmeter.reader import Connection
-from modelmeter.rule import AlertRule
+from modelmeter.rule import AlertRule, Rule
 from modelmeter.rule.compare import Baseline, Compare, Versions, expand
 from modelmeter.series import Catalog, SeriesSource
 from modelmeter.shared_source import SharedSource
@@ -38,6 +38,13 @@ class RuleReads:
         )
         self.shared = SharedSource(self.source)
 
+    def expect(self, rules: Sequence[Rule]) -> None:
+        """What these rules will read is read together."""
+        lookback = self.limits().lookback
+        self.shared.streams = len(self.source.find(())[0])
+        for rule in rules:
+            self.shared.expect((one.matchers, one.range_ or lookback) for one in rule.reads)
+
     def view(self, now: int, query_offset: int = 0, source: Source | None = None) -> View:
         """For one group at one time."""
         return View(
@@ -48,6 +55,7 @@ class RuleReads:
             lambda matchers: self._series(matchers, now),
             {},
             self.config.external_url,
+            self.config.no_data,
         )
 
     def limits(self) -> Limits:

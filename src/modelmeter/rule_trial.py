@@ -3,6 +3,7 @@
 import time
 
 from modelmeter.alert_reader import BadRules, finite
+from modelmeter.backtest import AlertPast, backtest, record_past
 from modelmeter.config import Config
 from modelmeter.errors import ModelmeterError
 from modelmeter.judge import judge, record
@@ -11,8 +12,10 @@ from modelmeter.rule import AlertRule, Group, WrongRules, parse_any
 from modelmeter.rule_reads import RuleReads
 from modelmeter.series import Catalog
 from modelmeter.shared_source import RecordedSource
+from modelmeter.window import MINUTE, SECOND, floor, to_rfc3339
 
 _RULE_LIMIT = 1000
+_STEP_LIMIT = 50_000
 
 
 def read_trial(content: str) -> list[Group]:
@@ -47,6 +50,46 @@ class Trial:
                 found += self._group(group, reads, now)
         return {"rules": found}
 
+    def past(self, content: str, start: int, end: int, width: int | None) -> dict[str, object]:
+        """What the rules would have come to from `start` to `end`, evaluated every `width` (microseconds).
+
+        Without a width: on each group's interval, a minute at least, so that rollups answer.
+        """
+        groups = read_trial(content)
+        found: list[dict[str, object]] = []
+        with self._reader.snapshot() as connection:
+            reads = RuleReads(self._config, connection, self._catalog)
+            for group in groups:
+                its_width = width or max(group.interval, MINUTE)
+                if (end - start) // its_width > _STEP_LIMIT:
+                    raise BadRules(f"step: over {_STEP_LIMIT:,} evaluations; take a longer step or a shorter span")
+                found += self._past_of(group, reads, floor(start, its_width), floor(end, its_width), its_width)
+        return {"start": to_rfc3339(start), "end": to_rfc3339(end), "rules": found}
+
+    def _past_of(self, group: Group, reads: RuleReads, start: int, end: int, width: int) -> list[dict[str, object]]:
+        recorded = RecordedSource(reads.shared)
+        shown: list[dict[str, object]] = []
+        for rule in group.queries:
+            one: dict[str, object] = {"group": group.name, "name": rule.name, "query": rule.query, "error": None}
+            try:
+                if not isinstance(rule, AlertRule):
+                    record_past(rule, start, end, width, recorded, reads.limits())
+                    continue
+                expanded = reads.expanded(rule)
+                pasts = backtest(expanded, start, end, width, recorded, reads.limits(), self._config.no_data)
+                one |= {
+                    "query": expanded.query,
+                    "step_seconds": width / SECOND,
+                    "firings": sum(len(past.firings) for past in pasts),
+                    "firing_seconds": sum(past.firing_for(end) for past in pasts) / SECOND,
+                    "flaps": sum(past.flaps for past in pasts),
+                    "alerts": [_past(past, end) for past in pasts],
+                }
+            except (ModelmeterError, ValueError) as error:
+                one["error"] = getattr(error, "detail", str(error))
+            shown.append(one)
+        return shown
+
     @staticmethod
     def _group(group: Group, reads: RuleReads, now: int) -> list[dict[str, object]]:
         recorded = RecordedSource(reads.shared)
@@ -77,3 +120,22 @@ class Trial:
                 one["error"] = getattr(error, "detail", str(error))
             shown.append(one)
         return shown
+
+
+def _past(past: AlertPast, end: int) -> dict[str, object]:
+    return {
+        "labels": dict(past.labels),
+        "firings": len(past.firings),
+        "firing_seconds": past.firing_for(end) / SECOND,
+        "flaps": past.flaps,
+        "intervals": [
+            {
+                "state": one.state,
+                "start": to_rfc3339(one.start),
+                "end": None if one.end is None else to_rfc3339(one.end),
+                "reason": one.reason,
+                "value": finite(one.value),
+            }
+            for one in past.intervals
+        ],
+    }

@@ -1,56 +1,27 @@
-"""A source in memory, for tests: raw samples, and every window folded by brute force, one by one."""
+"""The source in memory that can serve folded windows too: each folded by brute force, one by one."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from modelmeter import distance
 from modelmeter.matcher import Matcher
-from modelmeter.promql.errors import too_many_samples
-from modelmeter.promql.labels import Labels, make_labels, value_of
+from modelmeter.promql import memory
+from modelmeter.promql.labels import Labels
 from modelmeter.promql.source import Floats, Folded, Histograms, Ints, Samples, Statistic
 
 
 @dataclass
-class MemorySource:
+class MemorySource(memory.MemorySource):
     """`folds`: whether folded windows are served; else everything comes from raw samples."""
 
     folds: bool = False
-    series: dict[Labels, tuple[Ints, Floats]] = field(default_factory=dict)
     selects: int = 0
-
-    def add(self, labels: Mapping[str, str], points: Sequence[tuple[int, float]]) -> None:
-        times = np.array([time for time, _ in points], dtype=np.int64)
-        values = np.array([value for _, value in points], dtype=np.float64)
-        order = np.argsort(times, kind="stable")
-        self.series[make_labels(labels)] = times[order], values[order]
-
-    def _matching(self, matchers: Sequence[Matcher]) -> list[Labels]:
-        names = sorted(self.series)
-        kept = np.ones(len(names), bool)
-        for matcher in matchers:
-            kept &= matcher.matches([value_of(labels, matcher.name) for labels in names])
-        return [names[index] for index in np.flatnonzero(kept)]
 
     def select(self, matchers: Sequence[Matcher], start: int, end: int, sample_limit: int) -> Samples:
         self.selects += 1
-        found, times, values = [], [], []
-        for labels in self._matching(matchers):
-            when, what = self.series[labels]
-            inside = (when > start) & (when <= end)
-            found.append(labels)
-            times.append(when[inside])
-            values.append(what[inside])
-        sizes = [part.size for part in times]
-        if sum(sizes) > sample_limit:
-            raise too_many_samples()
-        return Samples(
-            found,
-            np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
-            np.concatenate([*times, np.zeros(0, np.int64)]),
-            np.concatenate([*values, np.zeros(0)]),
-        )
+        return super().select(matchers, start, end, sample_limit)
 
     def _windows(self, labels: Labels, range_: int, ends: Ints) -> list[tuple[Ints, Floats]]:
         when, what = self.series[labels]
@@ -67,7 +38,7 @@ class MemorySource:
     ) -> Folded | None:
         if not self.folds:
             return None
-        names = self._matching(matchers)
+        names = self.matching(matchers)
         shape = (len(names), ends.size)
         columns: dict[str, np.ndarray] = {
             name: np.zeros(shape, np.int64 if name in ("count", "first_at", "last_at") else np.float64)
@@ -97,7 +68,7 @@ class MemorySource:
     def histograms(self, matchers: Sequence[Matcher], range_: int, ends: Ints) -> Histograms | None:
         if not self.folds:
             return None
-        names = self._matching(matchers)
+        names = self.matching(matchers)
         windows = [self._windows(labels, range_, ends) for labels in names]
         binned = [[distance.bin_of(what) for _, what in row] for row in windows]
         bins = np.unique(np.concatenate([np.zeros(0, np.int64), *(part for row in binned for part in row)]))

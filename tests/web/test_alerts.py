@@ -1,5 +1,6 @@
 """Rules and alerts over HTTP, beside what Prometheus answers."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -197,3 +198,71 @@ def data_of(answer: Any) -> Any:
 )
 def test_values_of_alerts_are_written_as_prometheus_does(value: float | None, text: str) -> None:
     assert exponent_form(value) == text
+
+
+BACKTEST = """
+name: speed
+interval: 15s
+rules:
+  - alert: Held
+    expr: last_over_time(inference_time[1m]) > 100
+    for: 30s
+  - alert: Kept
+    expr: last_over_time(inference_time[1m]) > 100
+    keep_firing_for: 45s
+  - alert: Recovering
+    expr: last_over_time(inference_time[1m]) > 100
+    recover: last_over_time(inference_time[1m]) < 40
+  - alert: Sure
+    expr: avg_over_time(inference_time[1m]) > 100
+    min_samples: 3
+  - alert: Loose
+    expr: last_over_time(inference_time[1m]) > 100
+    no_data: ok
+    labels: {level: "{{ if gt $value 150.0 }}high{{ else }}low{{ end }}"}
+"""
+
+
+def test_a_backtest_finds_what_the_evaluator_would_have_done(served: Served, evaluator: Evaluator) -> None:
+    dice = random.Random(20260301)
+    events = [
+        event(
+            NOON + dice.randrange(0, 20 * 60) * SECOND,
+            labels=labels_of(name),
+            inference_time=dice.choice([20, 60, 120, 200]),
+        )
+        for name in ("Mistral", "Llama")
+        for _ in range(50)
+    ]
+    store(served.database_url, *events)
+    end = NOON + 25 * 60 * SECOND
+    span = {"start": str(NOON // SECOND), "end": str(end // SECOND), "step": "15s"}
+    answer = served.client.post("/rules/backtest", params=span, content=BACKTEST)
+    found = data_of(answer)["rules"]
+    assert [rule["error"] for rule in found] == [None] * 5
+    assert all(rule["firings"] for rule in found), "the test has no teeth"
+    assert served.client.put("/rules/speed", content=BACKTEST).status_code == 201
+    evaluator.run_once(NOON)
+    while evaluator.run_once(end):
+        pass
+    query = {"start": str(NOON // SECOND), "end": str(end // SECOND + 1), "limit": 10_000}
+    changes = data(served, "/alerts/history", **query)["transitions"]
+    happened = sorted(
+        (sorted(one["labels"].items()), one["at"], one["to"]) for one in changes if one["to"] != "inactive"
+    )
+    would_have = sorted(
+        (sorted(alert["labels"].items()), one["start"], one["state"])
+        for rule in found
+        for alert in rule["alerts"]
+        for one in alert["intervals"]
+    )
+    assert would_have == happened
+    resolved = sorted((sorted(one["labels"].items()), one["at"]) for one in changes if one["from"] == "firing")
+    would_end = sorted(
+        (sorted(alert["labels"].items()), one["end"])
+        for rule in found
+        for alert in rule["alerts"]
+        for one in alert["intervals"]
+        if one["state"] == "firing" and one["end"]
+    )
+    assert would_end == resolved

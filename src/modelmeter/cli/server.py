@@ -25,10 +25,18 @@ def get(url: str, path: str, **query: str | None) -> dict[str, Any]:
 
 
 def send(
-    method: str, url: str, path: str, query: Mapping[str, str | None], *, timeout_seconds: float = 3600
+    method: str,
+    url: str,
+    path: str,
+    query: Mapping[str, str | None],
+    *,
+    timeout_seconds: float = 3600,
+    content: bytes | None = None,
 ) -> dict[str, Any]:
-    """A request without a body; the answer's JSON."""
-    with ask(url, path, "application/json", query, method=method, timeout_seconds=timeout_seconds) as answer:
+    """A request, with `content` as its body; the answer's JSON."""
+    with ask(
+        url, path, "application/json", query, method=method, timeout_seconds=timeout_seconds, content=content
+    ) as answer:
         found: dict[str, Any] = json.load(answer)
         return found
 
@@ -42,6 +50,7 @@ def ask(
     *,
     method: str = "GET",
     timeout_seconds: float = 60,
+    content: bytes | None = None,
 ) -> Iterator[HTTPResponse]:
     """The answer in some form, to be read in the block; ModelmeterError for a refusal or no answer."""
     wanted = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
@@ -49,7 +58,8 @@ def ask(
     if not address.startswith(("http://", "https://")):
         raise WrongSetting(f"url: {url!r} is no http:// or https:// address")
     try:
-        request = urllib.request.Request(address, headers={"Accept": accept}, method=method)  # noqa: S310  checked above
+        headers = {"Accept": accept}
+        request = urllib.request.Request(address, content, headers, method=method)  # noqa: S310  checked above
         with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:  # noqa: S310
             yield answer
     except BrokenPipeError:

@@ -7,6 +7,7 @@ What an expression reads through `absent`, `scalar` and on the right of `unless`
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from modelmeter.matcher import Matcher
 from modelmeter.promql.expression import (
@@ -54,6 +55,7 @@ class Either:
 Coverage = Read | Together | Either
 
 
+@lru_cache(maxsize=16_384)
 def coverage_of(expression: Expression) -> Coverage:
     """What the result of an expression rests on; Together(()) when on nothing."""
     return _reads(expression, 0, 0)

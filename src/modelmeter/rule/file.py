@@ -298,7 +298,7 @@ class _Document:
             self.templates(found, "labels", labels),
             self.templates(found, "annotations", {}),
             self.read(found, "min_samples", _whole, 0),
-            self.read(found, "no_data", _no_data, "keep"),
+            self.read(found, "no_data", _no_data, None),
             recover,
             recovery,
             "" if compare is None else str(compare),

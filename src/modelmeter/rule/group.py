@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from modelmeter.alert import NoData, Policy
 from modelmeter.promql.expression import Expression
 from modelmeter.promql.labels import render
+from modelmeter.rule.coverage import Coverage, Read, coverage_of, reads_of
 from modelmeter.rule.event import EventRule
 from modelmeter.template import Template
 
@@ -26,7 +27,7 @@ class AlertRule:
     labels: Mapping[str, Template] = field(default_factory=dict)
     annotations: Mapping[str, Template] = field(default_factory=dict)
     min_samples: int = 0
-    no_data: NoData = "keep"
+    no_data: NoData | None = None
     recover: str = ""
     recovery: Expression | None = None
     compare: str = ""
@@ -34,8 +35,16 @@ class AlertRule:
     key: str = ""
 
     @property
-    def policy(self) -> Policy:
-        return Policy(self.hold, self.keep_firing, self.no_data, recovers=self.recovery is not None)
+    def coverage(self) -> Coverage:
+        return coverage_of(self.expression)
+
+    @property
+    def reads(self) -> Sequence[Read]:
+        return reads_of(self.coverage)
+
+    def policy(self, no_data: NoData = "keep") -> Policy:
+        """`no_data` is for a rule that does not say."""
+        return Policy(self.hold, self.keep_firing, self.no_data or no_data, recovers=self.recovery is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,10 @@ class RecordingRule:
     expression: Expression
     labels: Mapping[str, str] = field(default_factory=dict)
     line: int = 0
+
+    @property
+    def reads(self) -> Sequence[Read]:
+        return reads_of(coverage_of(self.expression))
 
 
 Rule = AlertRule | RecordingRule

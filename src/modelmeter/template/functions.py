@@ -102,7 +102,7 @@ def _humanize_duration(value: object) -> str:
     if not math.isfinite(number):
         return general(number, 4)
     if abs(number) < 1:
-        return "0s" if number == 0 else _scaled(number, "s")
+        return f"{general(number, 4)}s" if number == 0 else _scaled(number, "s")
     sign, size = ("-", -number) if number < 0 else ("", number)
     minutes, seconds = divmod(int(size), 60)
     hours, minutes = divmod(minutes, 60)
@@ -121,7 +121,7 @@ def _instant(number: float) -> Instant:
         raise TemplateError("value is NaN or Inf")
     if abs(number * _NANOS) >= 2**63:
         raise TemplateError(f"{show(number)} cannot be represented as a nanoseconds timestamp since it overflows int64")
-    return Instant(math.floor(int(number * _NANOS) / 1_000_000))
+    return Instant(math.trunc(int(number * _NANOS) / 1_000_000))
 
 
 def _humanize_timestamp(value: object) -> str:

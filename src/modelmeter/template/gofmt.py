@@ -11,6 +11,7 @@ from modelmeter.template.node import TemplateError
 
 _VERB = re.compile(r"%([-+# 0]*)(\*|\d+)?(?:\.(\*|\d+)?)?([a-zA-Z%])|%")
 _WIDTH_LIMIT = 1000
+_PLAIN_DIGITS = 6
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -63,8 +64,8 @@ def special(value: float, *, plus: bool = False) -> str | None:
     return None
 
 
-def format_float(value: float, limit: int = 21) -> str:
-    """`%v` of a float64: the shortest digits, an exponent below 1e-4 and from 1e21."""
+def format_float(value: float) -> str:
+    """`%v` of a float64: the shortest digits, an exponent below 1e-4 and from 1e6 on."""
     odd = special(value)
     if odd is not None:
         return odd
@@ -77,7 +78,7 @@ def format_float(value: float, limit: int = 21) -> str:
     power = int(exponent or 0) + (len(whole) - 1 if whole.strip("0") else -leading - 1)
     digits = digits.rstrip("0") or "0"
     sign = "-" if value < 0 else ""
-    if power < -4 or power >= limit:
+    if power < -4 or power >= _PLAIN_DIGITS:
         tail = f".{digits[1:]}" if len(digits) > 1 else ""
         return f"{sign}{digits[0]}{tail}e{'-' if power < 0 else '+'}{abs(power):02d}"
     if power < 0:
@@ -199,7 +200,7 @@ def _verb(verb: str, flags: str, precision: int | None, value: object) -> str | 
     plus = "+" if "+" in flags else " " if " " in flags else ""
     match verb, value:
         case "v", float() if precision is None:
-            return _signed(format_float(value), plus)
+            return _signed(format_float(value), "" if plus == "+" else plus)
         case "v", float():
             return _signed(general(value, precision or 0), plus)
         case "v", int() if not isinstance(value, bool):

@@ -59,23 +59,23 @@ def make_router(alerts: AlertReader) -> APIRouter:
         except ModelmeterError as error:
             return refuse(error)
 
-    @router.get("/alerts", summary="Alerts that are pending or firing now", openapi_extra=_described(ALERTS_QUERY))
+    @router.get("/alerts", summary="Alerts that are pending or firing now", openapi_extra=described(ALERTS_QUERY))
     async def now(request: Request) -> Response:
         began = time.perf_counter()
-        _check_known(request, ALERTS_QUERY)
+        check_known(request, ALERTS_QUERY)
         selectors = _selectors(request)
         state = _state(request, ("pending", "firing"))
         found = await run_in_threadpool(alerts.alerts, selectors)
         return _json({"alerts": [_alert(one) for one in found if state in (None, one.state)]}, began)
 
-    @router.get("/alerts/history", summary="What alerts have been", openapi_extra=_described(HISTORY_QUERY))
+    @router.get("/alerts/history", summary="What alerts have been", openapi_extra=described(HISTORY_QUERY))
     async def history(request: Request) -> Response:
         began = time.perf_counter()
-        _check_known(request, HISTORY_QUERY)
+        check_known(request, HISTORY_QUERY)
         query = request.query_params
         now = time.time_ns() // 1000
-        end = _instant(request, "end", now, now + 1)
-        start = _instant(request, "start", now, end - _HISTORY_DAYS * DAY)
+        end = read_instant(request, "end", now, now + 1)
+        start = read_instant(request, "start", now, end - _HISTORY_DAYS * DAY)
         if start >= end:
             raise Malformed("start: must be before end", field="start")
 
@@ -108,7 +108,7 @@ def _json(value: object, began: float) -> Response:
     return response
 
 
-def _described(parameters: Sequence[tuple[str, str]]) -> dict[str, object]:
+def described(parameters: Sequence[tuple[str, str]]) -> dict[str, object]:
     return {
         "parameters": [
             {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
@@ -117,7 +117,7 @@ def _described(parameters: Sequence[tuple[str, str]]) -> dict[str, object]:
     }
 
 
-def _check_known(request: Request, known: Sequence[tuple[str, str]]) -> None:
+def check_known(request: Request, known: Sequence[tuple[str, str]]) -> None:
     names = {name for name, _ in known}
     for key in request.query_params:
         if key not in names:
@@ -143,7 +143,7 @@ def _state(request: Request, known: Sequence[str]) -> str | None:
     return text
 
 
-def _instant(request: Request, key: str, now: int, default: int) -> int:
+def read_instant(request: Request, key: str, now: int, default: int) -> int:
     text = request.query_params.get(key)
     if text is None:
         return max(default, 0)

@@ -10,11 +10,17 @@ from modelmeter.alert_reader import AlertReader, BadRules, LoadedGroup, StoredGr
 from modelmeter.errors import Malformed, NotFound
 from modelmeter.rule.file import SIZE_LIMIT_BYTES
 from modelmeter.rule_trial import Trial
+from modelmeter.web.alerts import check_known, described, read_instant
 from modelmeter.web.body import read_body
-from modelmeter.window import to_rfc3339
+from modelmeter.window import DAY, SECOND, parse_duration, to_rfc3339
 
 GROUP = "{group:segment}"
 _BY = "X-Updated-By"
+BACKTEST_QUERY = [
+    ("start", "Begin: RFC 3339, Unix, or relative (`-7d`). Default: 7 days before `end`."),
+    ("end", "End. Default: now."),
+    ("step", "How often rules are evaluated. Default: the group's interval, `1m` at least."),
+]
 
 
 def make_router(alerts: AlertReader, trial: Trial) -> APIRouter:
@@ -59,6 +65,25 @@ def make_router(alerts: AlertReader, trial: Trial) -> APIRouter:
         began = time.perf_counter()
         content = await _text(request)
         return _json(await run_in_threadpool(trial.now, content), began)
+
+    @router.post("/rules/backtest", summary="What rules would have come to", openapi_extra=described(BACKTEST_QUERY))
+    async def backtest(request: Request) -> Response:
+        began = time.perf_counter()
+        check_known(request, BACKTEST_QUERY)
+        now = time.time_ns() // 1000
+        end = read_instant(request, "end", now, now)
+        start = read_instant(request, "start", now, end - 7 * DAY)
+        if start >= end:
+            raise Malformed("start: must be before end", field="start")
+        text = request.query_params.get("step")
+        try:
+            width = None if text is None else parse_duration(text)
+        except ValueError as error:
+            raise Malformed(f"step: {error}", field="step") from None
+        if width is not None and width < SECOND:
+            raise Malformed("step: at least 1s", field="step")
+        content = await _text(request)
+        return _json(await run_in_threadpool(trial.past, content, start, end, width), began)
 
     return router
 

@@ -97,10 +97,14 @@ def test_new_events_appear_by_themselves_and_rows_keep_their_places(served: Serv
     expect(page.locator("#live")).to_have_attribute("data-state", "live")
     order = page.locator("#rows .name").all_inner_texts()
     page.evaluate("window.unreloaded = true")
-    send(served, name="Newcomer", version="v1", prediction_accuracy=0.5)
-    expect(page.locator("#rows")).to_contain_text("Newcomer")
+    send(served, name="Aardvark", version="v1", prediction_accuracy=0.5)
+    expect(page.locator("#rows")).to_contain_text("Aardvark")
     assert page.locator("#rows .name").all_inner_texts()[: len(order)] == order
     assert page.evaluate("window.unreloaded")
+    assert page.locator("#rows .name").last.inner_text() == "Aardvark"
+    page.get_by_role("button", name="Sort anew").click()
+    expect(page.locator("#rows .name").last).to_have_text("Mistral")
+    expect(page.get_by_role("button", name="Sort anew")).to_be_hidden()
 
 
 def test_an_empty_page_fills_by_itself(served: Served, page: Page) -> None:

@@ -119,7 +119,7 @@ def ticks_of(span: Span) -> list[dict[str, object]]:
 def _group(group: LoadedGroup, active: Sequence[ActiveAlert], now: int) -> dict[str, object]:
     return {
         "name": group.name,
-        "origin": group.origin,
+        "origin": group.origin.rsplit("/", 1)[-1],
         "interval": wording.duration(int(group.interval_seconds * SECOND)),
         "evaluated": wording.ago(group.evaluated_at, now) if group.evaluated_at else "not yet",
         "rules": [_rule(group, number, rule, active) for number, rule in enumerate(group.rules)],

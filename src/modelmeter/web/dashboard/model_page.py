@@ -1,9 +1,10 @@
 """`/ui/models/{name}`: a model's versions as a table, and what its charts draw as JSON."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from modelmeter.alert_reader import ActiveAlert
 from modelmeter.web.dashboard import chart, wording
 from modelmeter.web.dashboard.chart_reader import BAND, Charts, Period
 from modelmeter.web.dashboard.overview import natural
@@ -54,20 +55,29 @@ def values_of(
         ],
         "rows": [row_of(row, metrics, chosen.now, parameters, found, unit_of) for row in found.rows],
         "firing": sum(alert.state == "firing" for alert in found.alerts),
-        "alerts": [
-            {
-                "rule": alert.rule,
-                "state": alert.state,
-                "version": alert.labels.get("version", ""),
-                "since": wording.clock(alert.fired_at or alert.active_at, chosen.now),
-                "summary": alert.annotations.get("summary") or wording.reason(alert.reason),
-            }
-            for alert in found.alerts
-            if alert.labels.get("name") == name
-        ],
+        "alerts": _alerts([alert for alert in found.alerts if alert.labels.get("name") == name], chosen.now),
         "compare_url": link("/ui/compare", {"name": name, "a": before, "b": focus, **carried}),
         "model_path": path,
     }
+
+
+def _alerts(alerts: Sequence[ActiveAlert], now: int) -> list[dict[str, object]]:
+    """One line for each rule and version, however many sets of labels it fires for."""
+    lines: dict[tuple[str, str, str], list[ActiveAlert]] = {}
+    for one in alerts:
+        rule = one.labels.get("alertname", one.rule)
+        lines.setdefault((one.state, rule, one.labels.get("version", "")), []).append(one)
+    return [
+        {
+            "rule": rule,
+            "state": state,
+            "version": version,
+            "count": len(its),
+            "since": wording.clock(min(one.fired_at or one.active_at for one in its), now),
+            "summary": its[0].annotations.get("summary") or wording.reason(its[0].reason),
+        }
+        for (state, rule, version), its in sorted(lines.items())
+    ]
 
 
 def charts_json(

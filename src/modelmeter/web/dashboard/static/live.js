@@ -4,8 +4,8 @@ const FIRST_MS = 500;
 const LONGEST_MS = 10_000;
 const SILENCE_MS = 25_000; // the server says something every ten seconds
 
-/** `listeners` by kind of event; each is also called after a loss, since something may have been missed. */
-export function watch(listeners) {
+/** `listeners` by kind of event; each is also called after a loss, since something may have been missed. `opened` is called when all is well. */
+export function watch(listeners, opened = null) {
   const shown = document.getElementById("live");
   const text = shown.querySelector(".live-text");
   let source = null;
@@ -49,6 +49,7 @@ export function watch(listeners) {
       show("live", "Live");
       heard();
       if (lost) missed();
+      else opened?.(); // what came between the page and its stream
       lost = false;
     });
     source.addEventListener("error", lose);

@@ -3,6 +3,7 @@ import { patch } from "./patch.js";
 import { watch } from "./live.js";
 
 const region = document.getElementById("live-region");
+const sort = document.getElementById("sort");
 let asked = 0;
 let busy = false;
 let again = false;
@@ -19,7 +20,7 @@ async function refresh({ reorder = false } = {}) {
     const response = await fetch(location.href, { headers: { accept: "text/html" } });
     if (response.ok && number === asked) {
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
-      patch(region, page.getElementById("live-region"), { reorder });
+      sort.hidden = !patch(region, page.getElementById("live-region"), { reorder });
       const count = page.getElementById("firing-count");
       const old = document.getElementById("firing-count");
       if (old && count) old.replaceWith(count);
@@ -33,7 +34,11 @@ async function refresh({ reorder = false } = {}) {
   }
 }
 
-watch({ stored: () => refresh(), alerts: () => refresh() });
+sort.addEventListener("click", () => {
+  document.getElementById("main").focus();
+  refresh({ reorder: true });
+});
+watch({ stored: () => refresh(), alerts: () => refresh() }, () => refresh());
 
 const form = document.getElementById("filters");
 if (form) {

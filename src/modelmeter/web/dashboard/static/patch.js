@@ -1,12 +1,15 @@
 // Puts a newer rendering of a part of the page in the place of the older one, and touches only what differs.
 
-/** Rows are known by data-key and keep their places unless `reorder`; new ones come last, gone ones go. */
+/**
+ * Rows are known by data-key and keep their places unless `reorder`; new ones come last, gone ones go.
+ * Returns whether the newer rendering has another order.
+ */
 export function patch(older, newer, { reorder = false } = {}) {
   const rows = older.querySelector("#rows");
   const fresh = newer.querySelector("#rows");
   if (!rows || !fresh || older.querySelector("thead").textContent !== newer.querySelector("thead").textContent) {
     older.replaceChildren(...newer.childNodes);
-    return;
+    return false;
   }
   const summary = older.querySelector(".summary");
   const newSummary = newer.querySelector(".summary");
@@ -22,6 +25,7 @@ export function patch(older, newer, { reorder = false } = {}) {
   }
   for (const row of known.values()) row.remove();
   if (reorder) rows.append(...ordered);
+  return [...rows.children].some((row, place) => row !== ordered[place]);
 }
 
 function patchRow(old, row) {

@@ -232,7 +232,8 @@ export class Group {
 
 function axisNumbers(splits) {
   const known = splits.filter((value) => value !== null);
-  const apart = known.length > 1 ? Math.abs(known[1] - known[0]) : 1;
+  if (known.length < 2) return splits.map((value) => (value === null ? "" : numberText(value)));
+  const apart = Math.abs(known[1] - known[0]);
   const most = Math.max(...known.map(Math.abs), 0);
   return splits.map((value) => {
     if (value === null) return "";
@@ -254,6 +255,18 @@ export function airy(plot, low, high) {
   return [low >= 0 && low - air < 0 ? 0 : low - air, high + air];
 }
 
+/** Periods that overlap as one, so that none is shaded twice. */
+function joined(periods) {
+  const spans = periods.map(({ start, end }) => [start, end ?? Date.now() / 1000]).sort((one, other) => one[0] - other[0]);
+  const found = [];
+  for (const [start, end] of spans) {
+    const last = found.at(-1);
+    if (last && start <= last[1]) last[1] = Math.max(last[1], end);
+    else found.push([start, end]);
+  }
+  return found;
+}
+
 /** Shades spans of time behind the lines. `periods` gives [{start, end}]; end null is now. */
 export function shade(periods) {
   return (plot) => {
@@ -263,9 +276,9 @@ export function shade(periods) {
     ctx.beginPath();
     ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     ctx.clip();
-    for (const { start, end } of periods()) {
+    for (const [start, end] of joined(periods())) {
       const left = plot.valToPos(start, "x", true);
-      const right = Math.max(plot.valToPos(end ?? Date.now() / 1000, "x", true), left + 2 * devicePixelRatio);
+      const right = Math.max(plot.valToPos(end, "x", true), left + 2 * devicePixelRatio);
       ctx.fillStyle = alpha(bad, 0.1);
       ctx.fillRect(left, bbox.top, right - left, bbox.height);
       ctx.fillStyle = bad;

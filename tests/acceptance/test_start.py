@@ -91,7 +91,7 @@ def test_api_and_worker_wait_for_a_database_that_is_away_and_has_no_schema(yard:
 def test_serve_waits_for_a_database_that_is_away_and_migrates_it(yard: Yard, database: Database) -> None:
     dice = yard.chance()
     database.vanish()
-    serve = yard.run("serve", "--port", "0", "--database-url", database.url, retention_raw="forever")
+    serve = yard.run("serve", "--port", "0", "--database-url", database.url)
     until(lambda: refused(serve.url, "the database is away: "), "/readyz says that the database is away")
     assert serve.said.count("the database is away") < 10, "the same is said again and again"
     database.come()

@@ -1,5 +1,6 @@
 """Questions against NumPy over the raw events: any span, step, grouping and condition; late events; compaction."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from modelmeter.condition import parse
 from modelmeter.config import Config
 from modelmeter.errors import NotFound, Unanswerable
 from modelmeter.matcher import Matcher
+from modelmeter.partitioner import Partitioner
 from modelmeter.reader import Answer, Event, Limits, Question, Reader
 from modelmeter.reader.answer import take_page
 from modelmeter.window import DAY, HOUR, LATEST, MINUTE, SECOND, Span
@@ -279,3 +281,23 @@ def test_the_worker_may_store_while_questions_are_answered(database_url: str, re
                 storing.run()
                 answer = reader.ask(question)
                 assert answer.events.sum() == answer.cells.count.sum() == (number + 1) * 10
+
+
+def test_where_finer_data_is_retired_the_ends_are_whole_windows_and_the_answer_says_so(database_url: str) -> None:
+    hour = (time.time_ns() // 1000 - 100 * DAY) // HOUR * HOUR
+    store(database_url, event(hour + 15 * MINUTE, drift=1), event(hour + 45 * MINUTE, drift=2))
+    recent = (time.time_ns() // 1000 - 2 * DAY) // HOUR * HOUR
+    store(database_url, event(recent + 15 * MINUTE, drift=1), event(recent + 45 * MINUTE, drift=2))
+    partitioner = Partitioner(Config(database_url=database_url, retention_raw="30d"))
+    while partitioner.run_once(time.time_ns() // 1000):
+        pass
+    partitioner.close()
+    reader = Reader(database_url)
+    try:
+        for start, count, widened in ((hour, 2, HOUR), (recent, 1, 0)):
+            span = Span(start + 30 * MINUTE, start + 5 * HOUR)
+            answer = reader.ask(Question(None, None, span, {}))
+            assert (answer.events.sum(), answer.widened) == (count, widened)
+            assert reader.ask(Question(None, None, Span(start, start + 5 * HOUR), {})).widened == 0
+    finally:
+        reader.close()

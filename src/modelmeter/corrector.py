@@ -1,9 +1,9 @@
 """The corrector: takes events out of what is stored, at every resolution, and puts others in their place.
 
 To record a correction is one short transaction, for which the workers wait; from then on nothing that it takes out is
-stored any more. To apply it is a transaction for each stream and day, that removes the events from the chunks, and
-writes the day's rollups anew, as partials of what is left. Killed anywhere, the keeper goes on; the compactor rests
-meanwhile. Where raw events are retired, only whole UTC days can go.
+stored any more. To apply it is a transaction for some streams and a day at a time, that removes the events from the
+chunks, and writes the day's rollups anew, as partials of what is left. Killed anywhere, the keeper goes on; the
+compactor rests meanwhile. Where raw events are retired, only whole UTC days can go.
 """
 
 import logging
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _ATTEMPTS = 20
 _STREAMS_AT_ONCE = 500
+_EVENTS_AT_ONCE = 200_000
 _DAYS_AT_ONCE = 28
 _FOLDED = ("rollup_1m", "rollup_1h", "rollup_1d", "rollup_partial_1m", "rollup_partial_1h")
 _PARTIALS = ("rollup_partial_1m", "rollup_partial_1h")
@@ -211,11 +212,10 @@ class Corrector:
             "recorded_at": recorded.recorded_at,
         }
         touched: set[int] = set()
-        for stream, day in connection.execute(SQL["days"], scope).fetchall():
+        for day, some in _steps(connection.execute(SQL["days"], scope).fetchall()):
             for attempt in range(_ATTEMPTS):
                 try:
-                    if self._take_events_of_day(connection, recorded, stream, day, span):
-                        touched.add(stream)
+                    touched |= self._take_events_of_day(connection, recorded, some, day, span)
                     break
                 except (SerializationFailure, DeadlockDetected):  # a worker of the last release, or a compactor's end
                     if attempt == _ATTEMPTS - 1:
@@ -223,30 +223,32 @@ class Corrector:
         return touched
 
     def _take_events_of_day(
-        self, connection: Connection, recorded: store.Recorded, stream: int, day: datetime, span: Span
-    ) -> bool:
-        """In one snapshot: raw events out, all rollups of the day out, those of the events that are left in."""
-        scope = {**_scope([stream], span), "stream": stream, "day": day, "recorded_at": recorded.recorded_at}
+        self, connection: Connection, recorded: store.Recorded, some: list[int], day: datetime, span: Span
+    ) -> set[int]:
+        """In one snapshot: raw events out, all rollups of the day out, those of the events that are left in.
+
+        Of the streams that had such events, which are returned; the others stay as they are.
+        """
+        scope = {**_scope(some, span), "day": day, "recorded_at": recorded.recorded_at}
+        start = to_micros(day)
+        whole = Span(start, start + DAY)
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            removed = 0
-            for row in connection.execute(SQL["take_chunks"], scope, binary=True).fetchall():
-                removed += _put_rest(connection, stream, row, span)
-            if not removed:
+            removed: dict[int, int] = {}
+            for stream, *row in connection.execute(SQL["take_chunks"], scope, binary=True).fetchall():
+                removed[stream] = removed.get(stream, 0) + _put_rest(connection, stream, row, span)
+            streams = [stream for stream, count in removed.items() if count]
+            if not streams:
                 raise psycopg.Rollback
-            folded = 0
             for table in _FOLDED:
-                found = connection.execute(_put(SQL["take_day"], table), scope).fetchone()
-                assert found is not None
-                folded += found[0] if table == "rollup_1d" else 0
-            start = to_micros(day)
+                rows = connection.execute(_put(SQL["take_span"], table), _scope(streams, whole)).fetchall()
+                if rows and table == "rollup_1d":
+                    self._subtract(connection, dict(rows))
             for table, width, minutely in (("rollup_partial_1m", MINUTE, True), ("rollup_partial_1h", HOUR, False)):
-                rest = fold_raw(connection, [stream], None, Span(start, start + DAY), minutely=minutely, width=width)
+                rest = fold_raw(connection, streams, None, whole, minutely=minutely, width=width)
                 write_rollups(connection, rollup.merge(rest), table)
-            if folded:
-                self._subtract(connection, {stream: folded})
-            connection.execute(SQL["add_removed"], (removed, recorded.correction_id))
-        return removed > 0
+            connection.execute(SQL["add_removed"], (sum(removed.values()), recorded.correction_id))
+        return set(streams)
 
     @staticmethod
     def _subtract(connection: Connection, counts: Mapping[int, int]) -> None:
@@ -256,7 +258,21 @@ class Corrector:
         connection.execute(SQL["subtract"], (streams, [*counts.values()], first, last))
 
 
-def _put_rest(connection: Connection, stream: int, row: tuple[Any, ...], span: Span) -> int:
+def _steps(rows: Sequence[tuple[datetime, int, int]]) -> list[tuple[datetime, list[int]]]:
+    """(day, stream, events), by day, in steps of one day and so many streams as are quickly done."""
+    steps: list[tuple[datetime, list[int]]] = []
+    size = 0
+    for day, stream, events in rows:
+        size += events
+        if steps and steps[-1][0] == day and size <= _EVENTS_AT_ONCE and len(steps[-1][1]) < _STREAMS_AT_ONCE:
+            steps[-1][1].append(stream)
+        else:
+            steps.append((day, [stream]))
+            size = events
+    return steps
+
+
+def _put_rest(connection: Connection, stream: int, row: Sequence[Any], span: Span) -> int:
     """Write back what of a chunk lies outside the span; how many events lie inside."""
     stored_at, minutely, class_id, count, metrics, columns = row
     timestamp = unpack_ints(columns[0], count)

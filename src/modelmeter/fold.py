@@ -240,15 +240,23 @@ def fold_span(
     """Partials whose merge is the fold of exactly the events in `span`; `metrics` None: of all.
 
     None of them reaches over a border of a window of `step` (whole minutes): coarsened to it, they are its fold.
+    Where finer data is retired, whole windows are taken: `fold_windows` says which.
     """
+    return fold_windows(connection, streams, metrics, span, step).rows
+
+
+def fold_windows(
+    connection: Connection, streams: Sequence[int], metrics: Sequence[int] | None, span: Span, step: int = LATEST
+) -> Fold:
+    """The same, `window` being the start of the window of `step` within `span`; and by how much ends were widened."""
     if span.start >= span.end:
-        return rollup.EMPTY
+        return Fold(rollup.EMPTY, 0)
     grid = np.arange(ceil(span.start + 1, step), span.end, step, dtype=np.int64)
     borders = np.concatenate(([span.start], grid, [span.end]))
     pieces = Pieces(borders, np.ones(borders.size - 1, np.bool_))
     coarsest = next(width for width in (DAY, HOUR, MINUTE) if step % width == 0)
-    rows = fold_pieces(connection, streams, metrics, pieces, coarsest=coarsest).rows
-    return rollup.renumber(rows, borders[rows.window])
+    found = fold_pieces(connection, streams, metrics, pieces, coarsest=coarsest)
+    return Fold(rollup.renumber(found.rows, borders[found.rows.window]), found.widened)
 
 
 def fold_raw(

@@ -147,6 +147,7 @@ class Yard:
             "PYTHONPATH": os.pathsep.join(path),
             "POLARS_MAX_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
+            "MODELMETER_RETENTION_RAW": "forever",  # events of any year are read back to the microsecond
         }
         for name, value in settings.items():
             ours[name if name.isupper() else f"MODELMETER_{name.upper()}"] = str(value)

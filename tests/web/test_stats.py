@@ -207,12 +207,13 @@ def test_a_label_that_no_database_can_hold_matches_nothing(stocked: Served) -> N
 
 
 def test_other_paths_and_methods_are_problems_too(stocked: Served) -> None:
-    for path in ("/nowhere", "/stats/a/b/c", "/events", "/events/a", "/stats/"):
+    for path in ("/nowhere", "/stats/a/b/c", "/events/a/b/c", "/events/a", "/stats/"):
         check_problem(stocked.client.get(path), 404)
     for path in ("/stats/Mistral", "/healthz", "/metrics"):
         answer = stocked.client.delete(path)
         check_problem(answer, 405)
         assert "GET" in answer.headers["allow"]
+    check_problem(stocked.client.get("/events"), 405)
 
 
 def test_the_documentation_tells_all_routes(stocked: Served) -> None:

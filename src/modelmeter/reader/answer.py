@@ -45,7 +45,10 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Rows of (group, window), sorted, those with events; shape (rows,). `resolution` is the coarsest that was read."""
+    """Rows of (group, window), sorted, those with events; shape (rows,). `resolution` is the coarsest that was read.
+
+    `widened`: where finer data is retired, the ends of the span stand for whole windows of so many microseconds; or 0.
+    """
 
     groups: list[Group]
     group: Ints
@@ -54,6 +57,7 @@ class Answer:
     metrics: list[str]
     cells: Cells
     resolution: str
+    widened: int = 0
 
     def __len__(self) -> int:
         return self.group.size

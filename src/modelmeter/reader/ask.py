@@ -8,7 +8,7 @@ import numpy as np
 from modelmeter import rollup
 from modelmeter.batch import Labels
 from modelmeter.errors import Unanswerable
-from modelmeter.fold import cover, fold_span
+from modelmeter.fold import cover, fold_span, fold_windows
 from modelmeter.promql.labels import METRIC_NAME
 from modelmeter.reader.answer import Answer, Group, make_answer
 from modelmeter.reader.names import Connection, MetricNames, find_streams
@@ -24,12 +24,16 @@ _LIKELY_METRICS = 16
 
 @dataclass(slots=True)
 class Fetched:
-    """Partials whose `stream` is the number of a group and whose windows are those of the question."""
+    """Partials whose `stream` is the number of a group and whose windows are those of the question.
+
+    `widened`: where finer data is retired, the ends of the span stand for whole windows of so many microseconds; or 0.
+    """
 
     rows: Rollups
     groups: list[Group]
     resolution: str
     values: Values | None
+    widened: int = 0
 
 
 def ask(connection: Connection, names: MetricNames, question: Question, limits: Limits) -> Answer:
@@ -43,6 +47,7 @@ def ask(connection: Connection, names: MetricNames, question: Question, limits: 
         found.resolution,
         None if found.values is None else found.values.quantiles(question.quantiles),
     )
+    answer = replace(answer, widened=found.widened)
     if len(answer) > limits.points:
         _check_points(question.span, question.step or LATEST, len(found.groups), limits)
         raise _too_many_points(len(answer), limits)
@@ -65,6 +70,7 @@ def fetch(connection: Connection, names: MetricNames, question: Question, limits
             limit=limits.groups,
         )
     values: Values | None = None
+    widened = 0
     if question.needs_raw:
         resolution, wanted = RAW, None if metrics is None else metrics[1:]
         check_raw(connection, list(streams), span, limits.samples)
@@ -79,10 +85,11 @@ def fetch(connection: Connection, names: MetricNames, question: Question, limits
     else:
         _check_rollups(connection, streams, metrics, span, step, limits)
         resolution = resolution_of(span, step)
-        rows = rollup.coarsen(fold_span(connection, list(streams), metrics, span, step), step)
+        folded = fold_windows(connection, list(streams), metrics, span, step)
+        rows, widened = rollup.coarsen(folded.rows, step), folded.widened
         if step % DAY:
             _check_complete(connection, streams, span, rows)
-    return Fetched(_regroup(rows, group_of), groups, resolution, values)
+    return Fetched(_regroup(rows, group_of), groups, resolution, values, widened)
 
 
 def find_metrics(connection: Connection, names: MetricNames, question: Question) -> list[int] | None:

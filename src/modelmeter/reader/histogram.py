@@ -32,6 +32,7 @@ class Histogram:
     edges: Floats
     counts: Ints
     resolution: str
+    widened: int = 0
 
 
 def ask_histogram(
@@ -54,7 +55,7 @@ def ask_histogram(
     used = np.unique(bins.bin)
     where = bins.cell * width + number[np.searchsorted(used, bins.bin)]
     counts = np.bincount(where, bins.count, minlength=windows.size * width).astype(np.int64)
-    return Histogram(windows, edges, counts.reshape(windows.size, width), found.resolution)
+    return Histogram(windows, edges, counts.reshape(windows.size, width), found.resolution, found.widened)
 
 
 def merge_bins(used: Ints, limit: int) -> tuple[Floats, Ints]:

@@ -26,6 +26,8 @@ def answer_document(question: Question, page: Answer, following: str | None) -> 
     if question.version is not None:
         document["version"] = question.version
     document |= {"start": to_rfc3339(question.span.start), "end": to_rfc3339(question.span.end)}
+    if page.widened:
+        document["widened"] = format_duration(page.widened)
     metrics = _metrics_by_row(question, page)
     events = page.events.tolist()
     if question.step is None and not question.by:

@@ -46,6 +46,7 @@ def histogram_document(question: Question, found: Histogram) -> Mapping[str, obj
     starts = found.window.tolist() if question.step is not None else [question.span.start] * len(found.window)
     return document | {
         "resolution": found.resolution,
+        **({"widened": format_duration(found.widened)} if found.widened else {}),
         "edges": found.edges.tolist(),
         "rows": [
             {"start": to_rfc3339(start), "counts": counts}

@@ -33,7 +33,7 @@ from modelmeter.web.parameters import (
 )
 from modelmeter.web.path import NAME, VERSION
 from modelmeter.web.table import respond_with_table
-from modelmeter.window import to_rfc3339
+from modelmeter.window import format_duration, to_rfc3339
 
 _QUERY = [
     METRIC,
@@ -126,6 +126,8 @@ def make_router(reader: Reader, limits: Limits) -> APIRouter:
             if media == JSON:
                 return _json(answer_document(question, page, following))
             response = respond_with_table(answer_frame(question, page), media)
+            if page.widened:
+                response.headers["Modelmeter-Widened"] = format_duration(page.widened)
             if following is not None:
                 response.headers["Modelmeter-Next"] = following
             return response

@@ -48,36 +48,27 @@ SELECT stream_id, labels, class FROM modelmeter.stream WHERE %(name)s::text IS N
 SELECT stream_id, labels, class FROM modelmeter.stream WHERE fingerprint = ANY(%s::uuid[]);
 
 -- name: days
--- The streams and days with raw events that a correction may touch. Index: chunk_stream.
-SELECT DISTINCT stream_id, date_trunc('day', start_at, 'UTC') AS day FROM modelmeter.chunk
+-- The streams and days with raw events that a correction may touch, and about how many. Index: chunk_stream.
+SELECT date_trunc('day', start_at, 'UTC') AS day, stream_id, sum(count)::bigint FROM modelmeter.chunk
 WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(first)s AND start_at < %(end)s AND end_at > %(start)s
     AND stored_at < %(recorded_at)s
-ORDER BY stream_id, day;
+GROUP BY day, stream_id ORDER BY day, stream_id;
 
 -- name: take_chunks
--- The chunks of a stream and day that overlap the span and were there before, out of their table. Index: chunk_stream.
+-- The chunks of some streams and a day that overlap the span and were there before, out of their table. Index: chunk_stream.
 DELETE FROM modelmeter.chunk
-WHERE stream_id = %(stream)s AND start_at >= %(day)s AND start_at < %(day)s + interval '1 day'
+WHERE stream_id = ANY(%(streams)s::int[]) AND start_at >= %(day)s AND start_at < %(day)s + interval '1 day'
     AND start_at < %(end)s AND end_at > %(start)s AND stored_at < %(recorded_at)s
-RETURNING stored_at, minutely, class, count, metrics, columns;
+RETURNING stream_id, stored_at, minutely, class, count, metrics, columns;
 
 -- name: put_chunk
 -- What is left of one of them, as old as it was.
 INSERT INTO modelmeter.chunk (stream_id, start_at, end_at, stored_at, count, minutely, metrics, columns, class)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s);
 
--- name: take_day
--- All that is folded of a stream and a day, out of its table, and how many events that were. Index: the primary keys,
--- rollup_partial_1m_window, rollup_partial_1h_window.
-WITH gone AS (
-    DELETE FROM modelmeter.{table} WHERE stream_id = %(stream)s AND window_start >= %(day)s
-        AND window_start < %(day)s + interval '1 day'
-    RETURNING metric_id, count
-)
-SELECT coalesce(sum(count) FILTER (WHERE metric_id = 0), 0)::bigint FROM gone;
-
 -- name: take_span
--- All that is folded of some streams in a span of whole days, and how many events that were. Index: the same.
+-- All that is folded of some streams in a span of whole days, out of its table, and how many events that were.
+-- Index: the primary keys, rollup_partial_1m_window, rollup_partial_1h_window.
 WITH gone AS (
     DELETE FROM modelmeter.{table} WHERE stream_id = ANY(%(streams)s::int[]) AND window_start >= %(start)s
         AND window_start < %(end)s

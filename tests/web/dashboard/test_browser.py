@@ -57,6 +57,7 @@ def check_access(page: Page) -> None:
         found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]})
         assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
     page.emulate_media(color_scheme="light")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")  # charts are made anew
 
 
 def test_the_model_that_got_worse_stands_first_and_says_since_when(served: Served, page: Page) -> None:
@@ -144,7 +145,9 @@ def test_text_from_events_never_runs(served: Served, page: Page) -> None:
 
 
 def plot_box(page: Page) -> FloatRect:
-    box = page.locator("#charts .u-over").first.bounding_box()
+    over = page.locator("#charts .u-over").first
+    expect(over).to_be_visible()
+    box = over.bounding_box()
     assert box
     return box
 

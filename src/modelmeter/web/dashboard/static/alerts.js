@@ -1,6 +1,7 @@
 // Alerts: keeps the page fresh, makes and ends silences, tries a rule on what has been.
 import { Group, airy, alpha, clockText, dayText, durationText, numberText, shade } from "./plot.js";
 import { element } from "./dom.js";
+import { paced } from "./pace.js";
 import { watch } from "./live.js";
 
 // What the server renders: put in anew when it differs, unless one is about to press something in it.
@@ -17,12 +18,8 @@ async function refresh() {
   if (old && count) old.replaceWith(count);
 }
 
-watch({
-  alerts: () => {
-    refresh();
-    showSilences();
-  },
-});
+const follow = paced(() => Promise.all([refresh(), showSilences()]));
+watch({ alerts: follow });
 setInterval(() => !document.hidden && refresh(), 15_000); // ages, and rules as they are evaluated
 
 // Silences.

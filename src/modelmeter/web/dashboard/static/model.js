@@ -1,5 +1,6 @@
 // A model's page: fetches what the URL says, draws it, and follows what happens.
 import { Group, airy, alpha, durationText, heatPainter, numberText, shade, timeText } from "./plot.js";
+import { paced } from "./pace.js";
 import { patch } from "./patch.js";
 import { watch } from "./live.js";
 
@@ -334,15 +335,24 @@ async function refreshRows() {
   if (number === rowsNumber) patch(region, page.getElementById("live-region"));
 }
 
-function refresh(message) {
-  if (message?.versions && !message.versions.some(([its]) => its === name)) return;
-  refreshRows();
-  if (new URL(location.href).searchParams.get("end")) return; // a fixed span stands still
-  if (inFlight) refreshAgain = true;
-  else load();
+const follow = paced(() => {
+  const fixed = new URL(location.href).searchParams.get("end"); // a fixed span stands still
+  return Promise.all([refreshRows(), fixed ? null : loadLater()]);
+});
+
+/** Not while a gesture's own question is on its way. */
+function loadLater() {
+  if (!inFlight) return load();
+  refreshAgain = true;
+  return null;
 }
 
-watch({ stored: refresh, alerts: () => refresh(null) });
+watch({
+  stored: (message) => {
+    if (!message?.versions || message.versions.some(([its]) => its === name)) follow();
+  },
+  alerts: follow,
+});
 
 // Raw events of what is visible.
 const table = document.getElementById("events");

@@ -1,44 +1,35 @@
 // The overview: keeps its rows fresh, and searches while one types.
+import { paced } from "./pace.js";
 import { patch } from "./patch.js";
 import { watch } from "./live.js";
 
 const region = document.getElementById("live-region");
 const sort = document.getElementById("sort");
 let asked = 0;
-let busy = false;
-let again = false;
+let toSort = false; // kept until an answer is put in: a later question may overtake the one that wanted it
 
 /** Asks for this very page anew and puts in what differs; the rows stay where they are. */
 async function refresh({ reorder = false } = {}) {
-  if (busy) {
-    again = true;
-    return;
-  }
-  busy = true;
   const number = ++asked;
-  try {
-    const response = await fetch(location.href, { headers: { accept: "text/html" } });
-    if (response.ok && number === asked) {
-      const page = new DOMParser().parseFromString(await response.text(), "text/html");
-      sort.hidden = !patch(region, page.getElementById("live-region"), { reorder });
-      const count = page.getElementById("firing-count");
-      const old = document.getElementById("firing-count");
-      if (old && count) old.replaceWith(count);
-    }
-  } finally {
-    busy = false;
-    if (again) {
-      again = false;
-      refresh();
-    }
-  }
+  toSort ||= reorder;
+  const response = await fetch(location.href, { headers: { accept: "text/html" } });
+  if (!response.ok) return;
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (number !== asked) return; // a later question is on its way
+  sort.hidden = !patch(region, page.getElementById("live-region"), { reorder: toSort });
+  toSort = false;
+  const count = page.getElementById("firing-count");
+  const old = document.getElementById("firing-count");
+  if (old && count) old.replaceWith(count);
 }
+
+const follow = paced(() => refresh());
 
 sort.addEventListener("click", () => {
   document.getElementById("main").focus();
   refresh({ reorder: true });
 });
-watch({ stored: () => refresh(), alerts: () => refresh() }, () => refresh());
+watch({ stored: follow, alerts: follow }, follow);
 
 const form = document.getElementById("filters");
 if (form) {

@@ -195,6 +195,10 @@ class AlertReader:
             raise BadRules(
                 f"name: the group is called {group.name!r} and the path says {name!r}; make them the same", field="name"
             )
+        if group.events:
+            raise BadRules(
+                f"event: {group.events[0].name}: event rules are read from files by the workers; put it there"
+            )
         if "\0" in content:
             raise BadRules("the character NUL cannot be stored; remove it")
         with self._connect() as connection, connection.transaction():

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -36,7 +37,7 @@ from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
 from modelmeter.reader import Limits, Reader
 from modelmeter.recorder import Recorder
 from modelmeter.retention import read_retention
-from modelmeter.rule import DEFAULT_RULES, read_rules
+from modelmeter.rule import DEFAULT_RULES, EventRule
 from modelmeter.rule_book import RuleBook
 from modelmeter.rule_trial import Trial
 from modelmeter.runner import Hangup, Leadership, Pulse, Stop, run_loop
@@ -80,6 +81,7 @@ CORRECTOR_LOCK = 0x6D6D_0023
 _CORRECTOR_SECONDS = 5
 _PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
 _FAREWELL_SECONDS = 0.3
+_LOOK_SECONDS = 1.0  # between two looks at the rule files
 _WARM_SECONDS = 1.0
 _FAREWELL_SHARE = 0.2  # of the grace, for messages under way
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -302,9 +304,16 @@ def _loop_of(config: Config) -> Iterator[tuple[Stop, Pulse, Hangup]]:
         yield stop, pulse, hangup
 
 
+def _event_rules(book: RuleBook) -> Sequence[EventRule]:
+    return [rule for group in book.groups for rule in group.events] if book.has_files else DEFAULT_RULES
+
+
 def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
-    alert_log = AlertLog(read_rules(config.rules) if config.rules else DEFAULT_RULES, config.alert_lines_per_second)
+    book = RuleBook(config.rules)
+    book.read()
+    alert_log = AlertLog(_event_rules(book), config.alert_lines_per_second)
+    looked_at = time.monotonic()
     consumer = make_consumer(config)
     retention = read_retention(config)
     catalog = Catalog(config.database_url, retention)
@@ -314,7 +323,11 @@ def run_worker(config: Config) -> None:
     is_retired = False
 
     def run_once() -> bool:
-        nonlocal gathering, is_retired
+        nonlocal gathering, is_retired, looked_at
+        if time.monotonic() - looked_at >= _LOOK_SECONDS:
+            looked_at = time.monotonic()
+            if book.look():
+                alert_log.use(_event_rules(book))
         if not is_retired:  # before the first event: a year of history on the first day makes no year of partitions
             retire_now(config.database_url, retention)
             is_retired = True
@@ -338,7 +351,8 @@ def run_worker(config: Config) -> None:
         idle = 0 if busy else min(idle + 1, len(_IDLE_SECONDS) - 1)
         return gathering if busy else _IDLE_SECONDS[idle]
 
-    with _loop_of(config) as (stop, pulse, _):
+    with _loop_of(config) as (stop, pulse, hangup):
+        hangup.on_signal(book.ask)
         run_loop("worker", run_once, stop, pause, pulse)
     consumer.close()
     catalog.close()

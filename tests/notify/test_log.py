@@ -139,3 +139,13 @@ def test_a_line_break_in_a_label_stays_on_its_line() -> None:
         ]
     )
     assert told.lines() == [r"ALERT m at least 0, {'name': 'a\nALERT b', 'version': 'é', 'm': 1.0}"]
+
+
+def test_other_rules_hold_from_the_next_event_on_and_nothing_stays_unsaid() -> None:
+    told = Told(1, "m >= 0")
+    told.log.look_at([batch(3)])
+    told.lines()
+    told.log.use([EventRule("Other", *parse_event("m >= 2"))])
+    assert told.lines() == ["ALERT m at least 0, 2 more"]
+    told.log.look_at([batch(3)])
+    assert [line.partition(",")[0] for line in told.lines()] == ["ALERT m at least 2"]

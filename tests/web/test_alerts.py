@@ -27,8 +27,6 @@ rules:
     annotations: {summary: "{{ $labels.name }}"}
   - record: model:inference_time:max
     expr: max by (name) (inference_time)
-  - alert: VerySlow
-    event: inference_time > 1000
 """
 
 
@@ -132,7 +130,7 @@ def test_groups_come_and_go_over_http(served: Served, evaluator: Evaluator) -> N
     loaded(served, evaluator)
     shown = data(served, "/rules/speed")
     assert (shown["in_use"], shown["content"], shown["updated_by"]) == (True, GROUP, "Ada")
-    assert [rule["type"] for rule in shown["rules"]] == ["alerting", "recording", "event"]
+    assert [rule["type"] for rule in shown["rules"]] == ["alerting", "recording"]
     assert served.client.put("/rules/speed", content=GROUP.replace("15s", "30s")).status_code == 200
     assert served.client.delete("/rules/speed").status_code == 200
     evaluator.forget()
@@ -148,6 +146,7 @@ def test_groups_come_and_go_over_http(served: Served, evaluator: Evaluator) -> N
     [
         ("name: speed\nrules:\n  - alert: A\n    expr: rate(x)", 4, "expected"),
         ("name: other\nrules: []", None, "the path says"),
+        ("name: speed\nrules: [{alert: A, event: x > 1}]", None, "read from files by the workers"),
         ("name: [", 1, "not YAML"),
         (
             "name: speed\nrules:\n  - alert: A\n    expr: x > 1\n    annotations: {a: '{{ $lables.x }}'}",

@@ -33,6 +33,16 @@ class AlertLog:
         self._written = [0] * len(rules)
         self._more = [0] * len(rules)
 
+    def use(self, rules: Sequence[EventRule]) -> None:
+        """Other rules from now on; what was left unsaid of the old ones is said."""
+        for number in range(len(self._rules)):
+            self._say_more(number)
+        self._out.flush()
+        self._rules = rules
+        self._second = [0.0] * len(rules)
+        self._written = [0] * len(rules)
+        self._more = [0] * len(rules)
+
     def look_at(self, batches: Sequence[Batch]) -> None:
         """Judge every event of committed batches by every rule."""
         for number, rule in enumerate(self._rules):

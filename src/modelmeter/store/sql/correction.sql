@@ -66,15 +66,17 @@ RETURNING stream_id, stored_at, minutely, class, count, metrics, columns;
 INSERT INTO modelmeter.chunk (stream_id, start_at, end_at, stored_at, count, minutely, metrics, columns, class)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s);
 
--- name: take_span
--- All that is folded of some streams in a span of whole days, out of its table, and how many events that were.
--- Index: the primary keys, rollup_partial_1m_window, rollup_partial_1h_window.
-WITH gone AS (
-    DELETE FROM modelmeter.{table} WHERE stream_id = ANY(%(streams)s::int[]) AND window_start >= %(start)s
-        AND window_start < %(end)s
-    RETURNING stream_id, metric_id, count
-)
-SELECT stream_id, sum(count)::bigint FROM gone WHERE metric_id = 0 GROUP BY stream_id;
+-- name: count_folded
+-- How many events are folded of some streams in a span of whole days, in one table. Index: the primary keys,
+-- rollup_partial_1m_window, rollup_partial_1h_window.
+SELECT stream_id, sum(count)::bigint FROM modelmeter.{table}
+WHERE stream_id = ANY(%(streams)s::int[]) AND window_start >= %(start)s AND window_start < %(end)s AND metric_id = 0
+GROUP BY stream_id;
+
+-- name: drop_folded
+-- All of it, out of its table. Index: the same.
+DELETE FROM modelmeter.{table}
+WHERE stream_id = ANY(%(streams)s::int[]) AND window_start >= %(start)s AND window_start < %(end)s;
 
 -- name: left_at
 -- When the first and the last of the folded events of some streams are. Index: rollup_1d_pkey.

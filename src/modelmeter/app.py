@@ -200,7 +200,7 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     api.include_router(stats.make_router(reader, Limits.of(config)))
     api.include_router(histogram.make_router(reader, Limits.of(config)))
     api.include_router(events.make_router(reader, config.export_limit))
-    corrector = Corrector(config, read_retention(config))
+    corrector = Corrector(config, read_retention(config), lambda: time.time_ns() // 1000)
     api.include_router(corrections.make_router(corrector))
     sides = SideReader(config, reader)
     api.include_router(compare.make_router(Comparer(config, sides)))

@@ -62,7 +62,8 @@ _RECORD = """() => {
     window.patched_ = true;
     const original = requestAnimationFrame.bind(window);
     window.requestAnimationFrame = (callback) => original((now) => {
-      const began = performance.now(); callback(now); window.work_.push(performance.now() - began);
+      const began = performance.now(); callback(now);
+      queueMicrotask(() => window.work_.push(performance.now() - began)); // uPlot draws in a microtask, before this one
     });
   }
   window.raf_ = requestAnimationFrame(look);

@@ -1,7 +1,7 @@
 """Made-up events, the messages that carry them, and what a plain fold of them in NumPy says."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from modelmeter.rollup import Stats
 from modelmeter.store.queue import PostgresConsumer, PostgresProducer
 from modelmeter.store.writer import Catalog
 from modelmeter.window import DAY, HOUR, MINUTE, SECOND, Span
-from modelmeter.worker import Stored, Worker
+from modelmeter.worker import OnStored, OnStoring, Stored, Worker
 
 NOON = 1_772_366_400 * SECOND
 """2026-03-01T12:00:00Z"""
@@ -78,13 +78,15 @@ def send_bytes(url: str, *payloads: tuple[bytes, int]) -> None:
 class Storing:
     """A worker of one's own with all that it needs; `seen` are the batches that its callback was given."""
 
-    def __init__(self, url: str, on_stored: Callable[[Sequence[Batch]], None] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, url: str, on_stored: OnStored | None = None, on_storing: OnStoring | None = None, **settings: Any
+    ) -> None:
         self.seen: list[Batch] = []
         self.consumer = PostgresConsumer(url)
         self.catalog = Catalog(url)
         # At this rate a lone event gets rollups of a minute, and a chunk of events far apart does not: both occur.
         config = Config(database_url=url, **{"minutely_rate": 2, **settings})
-        self.worker = Worker(config, self.consumer, self.catalog, on_stored or self.seen.extend)
+        self.worker = Worker(config, self.consumer, self.catalog, on_stored or self.seen.extend, on_storing)
 
     def __enter__(self) -> Self:
         return self

@@ -24,6 +24,7 @@ from modelmeter.message import Message, new_id
 from modelmeter.partitioner import Partitioner, retire_over
 from modelmeter.reader import Event, Reader
 from modelmeter.retention import read_retention
+from modelmeter.store.corrections import read_since
 from modelmeter.store.retirement import read_retired
 from modelmeter.window import DAY, HOUR, MINUTE, SECOND, Span, floor, to_datetime
 from tests.history import (
@@ -363,11 +364,11 @@ def test_corrections_beside_workers_and_a_compactor_lose_nothing_and_bring_nothi
 ) -> None:
     """Two workers, a compactor and two correctors at once: what is left is what no later correction names."""
     rng = np.random.default_rng(10)
-    corrector = corrector_of(database_url)
+    config = Config(database_url=database_url, minutely_rate=2)
+    corrector = Corrector(config, read_retention(config), lambda: time.time_ns() // 1000)
     done = threading.Event()
     began = time.time_ns() // 1000
     sent: list[tuple[int, Event]] = []
-    made: list[Correction] = []
 
     def now() -> int:
         return time.time_ns() // 1000
@@ -392,7 +393,6 @@ def test_corrections_beside_workers_and_a_compactor_lose_nothing_and_bring_nothi
             start = NOON + int(its_rng.integers(0, 3 * HOUR))
             one = delete(f'{{name="{name}"}}', Span(start, start + HOUR), now())
             corrector.correct(one)
-            made.append(one)
 
     with ThreadPoolExecutor(6) as pool:
         running = [pool.submit(work, BY_MINUTE), pool.submit(work, BY_HOUR), pool.submit(compacting)]
@@ -414,6 +414,9 @@ def test_corrections_beside_workers_and_a_compactor_lose_nothing_and_bring_nothi
             one.result(60)
     with Storing(database_url) as worker:
         worker.run()
+    with psycopg.connect(database_url) as connection:
+        made = read_since(connection, 0)  # each took effect when nobody stored
+    assert len(made) == 16
     left = [
         one
         for at, one in sent

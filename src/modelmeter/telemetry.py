@@ -48,6 +48,9 @@ CORRECTIONS_PENDING = Gauge(
 )
 EVENTS_REMOVED = Counter("modelmeter_events_removed", "Stored events removed by corrections.")
 ALERT_LINES_SUPPRESSED = Counter("modelmeter_alert_lines_suppressed", "ALERT lines over the limit.", ["rule"])
+EVENT_NOTIFICATIONS_SUPPRESSED = Counter(
+    "modelmeter_event_notifications_suppressed", "Events that fired and were not notified, over the limit.", ["rule"]
+)
 LIVE_LISTENERS = Gauge("modelmeter_live_listeners", "Pages that listen for what is new.", multiprocess_mode="livesum")
 RULES = Gauge("modelmeter_rules", "Rules in use that are evaluated on intervals.", multiprocess_mode="mostrecent")
 RULES_OK = Gauge(

@@ -71,10 +71,10 @@ def parse_times(start: str, end: str) -> Range:
 
 
 def _parse_range(text: str, parse: Callable[[str], int], what: str) -> Range:
-    parts = text.strip().split(":")
+    parts = text.split(":")
     if len(parts) > 2:
         raise ValueError(f"{text!r} is no range of {what}; write it like first:last")
-    found = [parse(part.strip().lower()) for part in parts]
+    found = [parse(part.lower()) for part in parts]
     return found[0], found[-1]
 
 

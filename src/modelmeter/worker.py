@@ -27,7 +27,7 @@ from modelmeter.message import Message, decode, rows_without
 from modelmeter.packer import Packer, write_packed
 from modelmeter.queue import Claim, Consumer
 from modelmeter.store.corrections import read_since, share
-from modelmeter.store.writer import Catalog, remember_batches
+from modelmeter.store.writer import Catalog, Connection, remember_batches
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,10 @@ _COPIES = 5
 """So many times the size of its columns a claim takes at the worst moment: unpacked, joined, sorted, folded, packed."""
 _UNKNOWN_EVENT_BYTES = 1024.0
 
+OnStoring = Callable[[Connection, Sequence[Batch]], None]
+"""Called in the transaction that stores the batches, before its commit; what it raises undoes both."""
 OnStored = Callable[[Sequence[Batch]], None]
+"""Called after the commit."""
 
 
 @dataclass(slots=True)
@@ -55,11 +58,19 @@ class Stored:
 class Worker:
     """`run_once` takes what waits; call it again at once while it returns something."""
 
-    def __init__(self, config: Config, consumer: Consumer, catalog: Catalog, on_stored: OnStored) -> None:
+    def __init__(
+        self,
+        config: Config,
+        consumer: Consumer,
+        catalog: Catalog,
+        on_stored: OnStored,
+        on_storing: OnStoring | None = None,
+    ) -> None:
         self._config = config
         self._consumer = consumer
         self._catalog = catalog
         self._on_stored = on_stored
+        self._on_storing = on_storing
         self._packer = Packer(config, catalog)
         self._event_bytes = _UNKNOWN_EVENT_BYTES
         self._careful = 0  # so many messages are taken one by one, since one of them cannot be stored
@@ -165,6 +176,8 @@ class Worker:
         self._learn_size(batches)
         packed = self._packer.pack(batches)
         write_packed(claim.connection, packed)
+        if self._on_storing is not None:
+            self._on_storing(claim.connection, batches)
         oldest = min(received, default=0)
         return (
             Stored(

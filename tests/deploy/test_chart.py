@@ -170,3 +170,14 @@ def test_alerts_about_ourselves_are_promql() -> None:
     for rule in only(render("production"), "PrometheusRule")["spec"]["groups"][0]["rules"]:
         promql.parse(rule["expr"])
         assert rule["annotations"]["summary"]
+
+
+def test_notifications_and_their_secrets_reach_the_processes_that_need_them() -> None:
+    items = render("cloudnativepg-keda")
+    text = only(items, "ConfigMap", "rules")["data"]["notifications.yaml"]
+    assert "secret_env: ALERTS_SECRET" in text
+    for name in ("api", "worker", "keeper"):
+        (container,) = only(items, "Deployment", name)["spec"]["template"]["spec"]["containers"]
+        assert {"secretRef": {"name": "modelmeter-notifications"}} in container["envFrom"]
+        environment = {one["name"]: one.get("value") for one in container["env"]}
+        assert environment["MODELMETER_NOTIFICATIONS"] == "/etc/modelmeter/notifications.yaml"

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from modelmeter import telemetry
 from modelmeter.batch import Batch
+from modelmeter.event_alert import Found
 from modelmeter.notification import Message
 from modelmeter.notify.outcome import Delivered, Outcome
 from modelmeter.rule import EventRule, event_fields
@@ -43,16 +44,13 @@ class AlertLog:
         self._written = [0] * len(rules)
         self._more = [0] * len(rules)
 
-    def look_at(self, batches: Sequence[Batch]) -> None:
-        """Judge every event of committed batches by every rule."""
-        for number, rule in enumerate(self._rules):
-            for batch in batches:
-                rows = rule.judge(batch)
-                if rows.size:
-                    self._write(number, rule, batch, rows.tolist())
+    def tell(self, found: Sequence[Found]) -> None:
+        """Lines of what these rules found in events that are committed."""
+        for one in found:
+            self._write(one.number, self._rules[one.number], one.batch, one.rows)
         self.flush()
 
-    def _write(self, number: int, rule: EventRule, batch: Batch, rows: list[int]) -> None:
+    def _write(self, number: int, rule: EventRule, batch: Batch, rows: Sequence[int]) -> None:
         now = self._clock()
         if now - self._second[number] >= 1:
             self._say_more(number)

@@ -259,7 +259,7 @@ class _Document:
             self.refuse(found["event"], str(error))
         own = {label: text for label, (text, _) in self.labels(found, "labels").items()}
         notes = {label: text for label, (text, _) in self.labels(found, "annotations").items()}
-        self.templates(found, "labels", {})
+        self.templates(found, "labels", labels)
         self.templates(found, "annotations", {})
         return EventRule(name, *parsed, {**labels, **own}, notes)
 

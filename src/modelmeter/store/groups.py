@@ -10,6 +10,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from modelmeter.errors import Unavailable
+from modelmeter.event_alert import REASON
 from modelmeter.grouping import Group, Member
 from modelmeter.notification import Alert
 from modelmeter.store.sql import load
@@ -82,7 +83,7 @@ def take(connection: Connection, limit: int) -> list[Notification]:
         fires, is_over = row[10:]
         alert = Alert(
             fingerprint.hex, labels, annotations, value, reason, to_micros(starts_at), _micros(ends_at),
-            event=status == "firing" and not fires and not is_over,
+            event=reason == REASON or (status == "firing" and not fires and not is_over),
         )  # fmt: skip
         found.append(Notification(transition_id, to_micros(at), alert, fires, is_over))
     return found

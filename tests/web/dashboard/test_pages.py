@@ -80,6 +80,19 @@ def test_a_filter_that_cannot_be_read_is_said_on_the_page(served: Served) -> Non
     assert (answer.status_code, answer.json()["field"]) == (400, "match")
 
 
+def test_no_span_is_too_wide_or_too_far_for_a_page(served: Served) -> None:
+    store(served.database_url, event(int(time.time()) * SECOND))
+    spans = (
+        {"start": "0"},
+        {"end": "9999-12-30T00:00:00Z"},
+        {"start": "0", "end": "9999-12-30T00:00:00Z"},
+        {"end": "0"},
+    )
+    for span in spans:
+        for path in ("/", "/ui/models/Mistral", "/ui/models/Mistral/charts", "/ui/alerts", "/ui/compare"):
+            assert served.client.get(path, params=span).status_code == 200, (path, span)
+
+
 def test_the_url_narrows_the_rows(served: Served) -> None:
     now = int(time.time()) * SECOND
     store(

@@ -163,6 +163,10 @@ securityContext:
 - name: MODELMETER_RULES
   value: /etc/modelmeter/rules.yaml
 {{- end }}
+{{- if $values.notifications }}
+- name: MODELMETER_NOTIFICATIONS
+  value: /etc/modelmeter/notifications.yaml
+{{- end }}
 # Polars would start a thread for each core of the node.
 - name: POLARS_MAX_THREADS
   value: "2"
@@ -173,16 +177,23 @@ securityContext:
 {{- end }}
 {{- end -}}
 
+{{- define "modelmeter.envFrom" -}}
+{{- with .Values.notificationSecrets }}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{- end }}
+{{- end -}}
+
 {{- define "modelmeter.mounts" -}}
 - {name: tmp, mountPath: /tmp}
-{{- if .Values.rules }}
+{{- if or .Values.rules .Values.notifications }}
 - {name: rules, mountPath: /etc/modelmeter, readOnly: true}
 {{- end }}
 {{- end -}}
 
 {{- define "modelmeter.volumes" -}}
 - {name: tmp, emptyDir: {sizeLimit: 256Mi}}
-{{- if .Values.rules }}
+{{- if or .Values.rules .Values.notifications }}
 - name: rules
   configMap: {name: {{ include "modelmeter.prefix" . }}rules}
 {{- end }}

@@ -11,7 +11,7 @@ from modelmeter.web.dashboard.chart import plain
 from modelmeter.web.dashboard.chart_reader import Period
 from modelmeter.web.dashboard.page import Range, matcher_text, range_choices
 from modelmeter.web.dashboard.trial import PERIODS, Trial
-from modelmeter.window import DAY, HOUR, MINUTE, SECOND, Span, floor, to_datetime
+from modelmeter.window import DAY, HOUR, MINUTE, SECOND, Span, ceil, floor, to_datetime
 
 STATE = ("start", "end")
 DEFAULT_START = "-7d"
@@ -105,7 +105,7 @@ def _until(one: Period, now: int) -> str:
 def ticks_of(span: Span) -> list[dict[str, object]]:
     """A few round instants, and where they stand."""
     length = span.end - span.start
-    step = next((one for one in _TICKS if length / one <= 8), 28 * DAY)
+    step = next((one for one in _TICKS if length / one <= 8), ceil(length // 8, DAY))
     first = floor(span.start, step) + step
     return [
         {

@@ -16,7 +16,7 @@ from modelmeter.promql.errors import BadQuery
 from modelmeter.promql.parse import parse_selector
 from modelmeter.web.dashboard.static import StaticFiles, packed
 from modelmeter.web.dashboard.wording import duration
-from modelmeter.window import EARLIEST, LATEST, MINUTE, Span, parse_instant
+from modelmeter.window import DAY, EARLIEST, SECOND, Span, parse_instant
 
 SECURITY = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -27,7 +27,8 @@ SECURITY = {
 }
 RANGES = ("-1h", "-6h", "-24h", "-7d", "-30d")
 DEFAULT_START = "-24h"
-_LEAST_SPAN = MINUTE // 60
+_LEAST_SPAN = SECOND
+_LONGEST_SPAN = 20 * 365 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def read_range(parameters: Mapping[str, str], default_start: str = DEFAULT_START
     except ValueError:
         start_text = end_text = ""
         start, end = parse_instant(default_start, now), now
-    start, end = max(start, EARLIEST), min(max(end, start + _LEAST_SPAN), LATEST)
+    end = max(min(end, now + DAY), EARLIEST + _LEAST_SPAN)
+    start = min(max(start, end - _LONGEST_SPAN, EARLIEST), end - _LEAST_SPAN)
     return Range(Span(start, end), now, start_text, "" if end_text == "now" else end_text)
 
 

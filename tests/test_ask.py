@@ -7,16 +7,20 @@ from dataclasses import replace
 import numpy as np
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelmeter.compactor import Compactor
 from modelmeter.condition import parse
 from modelmeter.config import Config
 from modelmeter.errors import NotFound, Unanswerable
+from modelmeter.fold import cover
 from modelmeter.matcher import Matcher
 from modelmeter.partitioner import Partitioner
 from modelmeter.reader import Answer, Event, Limits, Question, Reader
 from modelmeter.reader.answer import take_page
-from modelmeter.window import DAY, HOUR, LATEST, MINUTE, SECOND, Span
+from modelmeter.reader.ask import resolution_of
+from modelmeter.window import DAY, HOUR, LATEST, MINUTE, SECOND, Span, floor
 from tests.history import (
     BY_HOUR,
     BY_MINUTE,
@@ -181,6 +185,16 @@ def test_the_resolution_is_the_coarsest_that_was_read(database_url: str, reader:
     assert reader.ask(everything(span=Span(NOON + 1, NOON + HOUR - 1))).resolution == "1m"
     assert reader.ask(everything(exact=True)).resolution == "raw"
     assert reader.ask(everything(where=parse("drift>0"))).resolution == "raw"
+
+
+@given(st.integers(0, 3 * DAY), st.integers(1, 3 * DAY), st.sampled_from((LATEST, DAY, HOUR, MINUTE)), st.booleans())
+def test_the_resolution_is_that_of_the_plan(start: int, length: int, step: int, even: bool) -> None:
+    """A border on the grid, or one microsecond after it, cuts nothing."""
+    start = NOON + (floor(start, HOUR) + start % 3 if even else start)
+    span = Span(start, start + (floor(length, HOUR) + length % 3 + 1 if even else length))
+    coarsest = next(width for width in (DAY, HOUR, MINUTE) if step % width == 0)
+    tables = {table for table, *_ in cover(span, coarsest).ranges}
+    assert resolution_of(span, step) == next((one for one in ("1d", "1h", "1m") if f"rollup_{one}" in tables), "raw")
 
 
 def test_what_is_over_a_limit_is_refused_with_what_to_do(database_url: str, reader: Reader) -> None:

@@ -6,14 +6,14 @@ coarser one stands for it: whole windows then, as if the border lay at the begin
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from modelmeter import rollup
+from modelmeter import packed, rollup
 from modelmeter.pieces import Pieces, Plan, Retired, one_piece, plan, runs
 from modelmeter.promql.errors import too_many_samples
 from modelmeter.rollup import Rollups
@@ -204,6 +204,7 @@ def fold_events(
     edges = np.union1d(borders, [edge for span in spans for edge in (span.start, span.end)])
     starts_of = np.array([span.start for span in spans], np.int64)
     ends_of = np.array([0, *(span.end for span in spans)], np.int64)
+    events = [one for event in events if (one := _near(event, starts_of, ends_of)) is not None]
     found = [rollup.EMPTY]
     wanted = {metric for one in events for metric in one.metrics} if metrics is None else {*metrics}
     for metric in sorted({rollup.EVENTS, *wanted} if metrics is None else wanted):
@@ -224,9 +225,26 @@ def fold_events(
         else:
             values = np.concatenate([one.metrics[metric] for one in having])
             rows = rollup.fold_metric(stream, metric, timestamp, timestamp, values, groups, needs)
+        with_sketch = metric != rollup.EVENTS and (needs is None or "sketch" in needs)
+        rows = replace(rows, sketch=packed.pack(rows.sketch) if with_sketch else packed.blank(len(rows)))
         inside = rows.first_at < ends_of[np.searchsorted(starts_of, rows.first_at, "right")]
         found.append(rows if inside.all() else rollup.select(rows, inside))
     return rollup.concat(found)
+
+
+def _near(events: Events, starts_of: Ints, ends_of: Ints) -> Events | None:
+    """Without the events before the first and after the last of the spans that the chunk touches."""
+    timestamp = events.timestamp
+    first = int(np.searchsorted(ends_of[1:], timestamp[0], "right"))
+    last = int(np.searchsorted(starts_of, timestamp[-1], "right")) - 1
+    if first > last:
+        return None
+    low, high = np.searchsorted(timestamp, [starts_of[first], ends_of[last + 1]]).tolist()
+    if low == high:
+        return None
+    if high - low == timestamp.size:
+        return events
+    return Events(events.stream, timestamp[low:high], {one: values[low:high] for one, values in events.metrics.items()})
 
 
 def cover(span: Span, coarsest: int = DAY) -> Plan:

@@ -19,7 +19,7 @@ from modelmeter.condition import Condition
 from modelmeter.errors import Unavailable
 from modelmeter.matcher import Matcher
 from modelmeter.reader.answer import Answer
-from modelmeter.reader.ask import ask
+from modelmeter.reader.ask import ask, streams_of
 from modelmeter.reader.export import Export
 from modelmeter.reader.histogram import Histogram, ask_histogram
 from modelmeter.reader.names import SQL, Connection, MetricNames, can_be_stored, find_streams, no_model
@@ -83,13 +83,14 @@ class Asked:
     _names: MetricNames
     _question: Question
     _limits: Limits
+    _streams: dict[int, Labels]
 
     def answer(self) -> Answer:
-        return ask(self._connection, self._names, self._question, self._limits)
+        return ask(self._connection, self._names, self._question, self._limits, self._streams)
 
     def histogram(self, bin_limit: int) -> Histogram:
         """Of the one metric that is asked for."""
-        return ask_histogram(self._connection, self._names, self._question, bin_limit, self._limits)
+        return ask_histogram(self._connection, self._names, self._question, bin_limit, self._limits, self._streams)
 
 
 def summary_of(answer: Answer, quantiles: Sequence[float]) -> Summary:
@@ -220,15 +221,17 @@ class Reader:
         """The answer, in one snapshot. NotFound for what is unknown; Unanswerable over a limit."""
         question = replace(question, span=_within_calendar(question.span))
         with self.snapshot() as connection:
-            return ask(connection, self._metric_names, question, limits or Limits())
+            streams = streams_of(connection, question)
+            return ask(connection, self._metric_names, question, limits or Limits(), streams)
 
     @contextmanager
     def asking(self, question: Question, limits: Limits) -> Iterator["Asked"]:
         """The state of what the question is about, and its answer if it is wanted; both of one snapshot."""
         question = replace(question, span=_within_calendar(question.span))
         with self.snapshot() as connection:
-            state = state_of(connection, self._metric_names, question)
-            yield Asked(state, connection, self._metric_names, question, limits)
+            streams = streams_of(connection, question)
+            state = state_of(connection, self._metric_names, question, streams)
+            yield Asked(state, connection, self._metric_names, question, limits, streams)
 
     def catalog_state(self) -> str:
         """The state of what models() tells, no newer than what it tells afterwards."""

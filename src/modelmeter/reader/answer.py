@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmeter import rollup
+from modelmeter import packed, rollup
 from modelmeter.bins import count_bins, quantiles
 from modelmeter.errors import Malformed
 from modelmeter.rollup import Rollups
@@ -93,7 +93,7 @@ def make_answer(
     key = (rows.stream.astype(np.int64) * windows.size + window) * (len(ordered) + 1) + number[rows.metric]
     keys, cell = np.unique(key, return_inverse=True)
     merged = rollup.merge(
-        replace(rows, stream=cell.astype(np.int32), sketch=[b""] * len(rows)), by_window=False
+        replace(rows, stream=cell.astype(np.int32), sketch=packed.blank(len(rows))), by_window=False
     )  # in the order of the keys
     place, metric = np.divmod(keys, len(ordered) + 1)
     is_row = metric == 0
@@ -114,7 +114,7 @@ def make_answer(
     elif qs:
         new = np.cumsum(~is_row) - 1  # the number of each cell among those of metrics
         mine = np.flatnonzero(rows.metric != rollup.EVENTS)
-        its_bins = count_bins([rows.sketch[one] for one in mine.tolist()], new[cell[mine]])
+        its_bins = count_bins(packed.take(rows.sketch, mine), new[cell[mine]])
         its_quantiles = quantiles(its_bins, qs, low, high)
     else:
         its_quantiles = np.zeros((of_metric.size, 0))

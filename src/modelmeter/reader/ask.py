@@ -36,9 +36,14 @@ class Fetched:
     widened: int = 0
 
 
-def ask(connection: Connection, names: MetricNames, question: Question, limits: Limits) -> Answer:
-    """NotFound for an unknown model or metric; Unanswerable over a limit, or for raw events that are not kept."""
-    found = fetch(connection, names, question, limits)
+def ask(
+    connection: Connection, names: MetricNames, question: Question, limits: Limits, streams: dict[int, Labels]
+) -> Answer:
+    """About `streams`, as streams_of has them in this snapshot.
+
+    NotFound for an unknown metric; Unanswerable over a limit, or for raw events that are not kept.
+    """
+    found = fetch(connection, names, question, limits, streams)
     answer = make_answer(
         found.rows,
         found.groups,
@@ -54,12 +59,18 @@ def ask(connection: Connection, names: MetricNames, question: Question, limits: 
     return answer
 
 
-def fetch(connection: Connection, names: MetricNames, question: Question, limits: Limits) -> Fetched:
+def streams_of(connection: Connection, question: Question) -> dict[int, Labels]:
+    """Those that a question is about. NotFound for an unknown model."""
+    on_labels = [one for one in question.matchers if one.name != METRIC_NAME]
+    return find_streams(connection, question.name, question.version, question.labels, on_labels)
+
+
+def fetch(
+    connection: Connection, names: MetricNames, question: Question, limits: Limits, streams: dict[int, Labels]
+) -> Fetched:
     """What the answer is made of; errors as in ask."""
     span, step = question.span, question.step or LATEST
     _check_points(span, step, 1, limits)
-    on_labels = [one for one in question.matchers if one.name != METRIC_NAME]
-    streams = find_streams(connection, question.name, question.version, question.labels, on_labels)
     metrics = find_metrics(connection, names, question)
     groups, group_of = group_streams(streams, question.by)
     if len(groups) > limits.groups:
@@ -115,10 +126,17 @@ def group_streams(streams: dict[int, Labels], by: Sequence[str]) -> tuple[list[G
 
 
 def resolution_of(span: Span, step: int) -> str:
-    """The coarsest resolution from which a span is folded in windows of `step`."""
+    """The coarsest resolution from which a span is folded in windows of `step`; of an empty one nothing is read."""
+    if span.start >= span.end:
+        return RAW
     coarsest = next(width for width in (DAY, HOUR, MINUTE) if step % width == 0)
-    tables = {table for table, *_ in cover(span, coarsest).ranges}
-    return next((name for name in ("1d", "1h", "1m") if f"rollup_{name}" in tables), RAW)
+    for name, width in (("1d", DAY), ("1h", HOUR)):
+        # As pieces has it: an end that lies on the grid, or one microsecond after it, cuts nothing.
+        start = span.start - 1 if span.start % width == 1 else span.start
+        end = span.end + width - 1 if span.end % width == 1 else span.end
+        if width <= coarsest and ceil(start, width) < floor(end, width):
+            return name
+    return "1m"
 
 
 def _regroup(rows: Rollups, group_of: dict[int, int]) -> Rollups:

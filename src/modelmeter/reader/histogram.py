@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelmeter import rollup
+from modelmeter.batch import Labels
 from modelmeter.bins import count_bins
 from modelmeter.errors import Unanswerable
 from modelmeter.reader.ask import fetch
@@ -36,10 +37,15 @@ class Histogram:
 
 
 def ask_histogram(
-    connection: Connection, names: MetricNames, question: Question, bin_limit: int, limits: Limits
+    connection: Connection,
+    names: MetricNames,
+    question: Question,
+    bin_limit: int,
+    limits: Limits,
+    streams: dict[int, Labels],
 ) -> Histogram:
     """Of the one metric that is asked for, at most `bin_limit` bins; errors as in ask."""
-    found = fetch(connection, names, question, limits)
+    found = fetch(connection, names, question, limits, streams)
     rows = rollup.select(found.rows, found.rows.metric != rollup.EVENTS)
     windows, place = np.unique(rows.window, return_inverse=True)
     bins = count_bins(rows.sketch, place)

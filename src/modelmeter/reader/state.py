@@ -7,17 +7,19 @@ What retention has retired is part of it too. Compaction writes rows anew, so th
 does not; the other way round it cannot be.
 """
 
-from modelmeter.promql.labels import METRIC_NAME
+from collections.abc import Collection
+
 from modelmeter.reader.ask import find_metrics
-from modelmeter.reader.names import SQL, Connection, MetricNames, find_streams
+from modelmeter.reader.names import SQL, Connection, MetricNames
 from modelmeter.reader.question import Question
 from modelmeter.window import DAY, HOUR, LATEST, ceil, floor, to_datetime
 
 
-def state_of(connection: Connection, names: MetricNames, question: Question) -> str:
-    """Equal for two snapshots only if the question has the same answer in both, whatever `now` is in it."""
-    on_labels = [one for one in question.matchers if one.name != METRIC_NAME]
-    streams = find_streams(connection, question.name, question.version, question.labels, on_labels)
+def state_of(connection: Connection, names: MetricNames, question: Question, streams: Collection[int]) -> str:
+    """Equal for two snapshots only if the question has the same answer in both, whatever `now` is in it.
+
+    `streams` are those that it is about.
+    """
     since, until = question.span.start, question.span.end
     start, end = floor(since, HOUR), min(ceil(until, HOUR), LATEST)
     first_day, last_day = ceil(start, DAY), floor(end, DAY)

@@ -145,9 +145,9 @@ DELETE FROM modelmeter.rule_group WHERE name = %s RETURNING name;
 SELECT origin FROM modelmeter.loaded_group WHERE name = %s;
 
 -- name: versions
--- The versions of each model, in the order of their first events.
-SELECT name, array_agg(version ORDER BY since, version) FROM (
-    SELECT name, version, min(coalesce(first_at, now())) AS since FROM modelmeter.stream GROUP BY name, version
+-- The versions of each model, in the order of their first events; new ones, not yet compacted, as they came.
+SELECT name, array_agg(version ORDER BY since, born) FROM (
+    SELECT name, version, min(coalesce(first_at, now())) AS since, min(stream_id) AS born FROM modelmeter.stream GROUP BY name, version
 ) AS known GROUP BY name;
 
 -- name: baselines

@@ -80,7 +80,7 @@ PARTITIONER_LOCK = 0x6D6D_0013
 CORRECTOR_LOCK = 0x6D6D_0023
 _CORRECTOR_SECONDS = 5
 _PARTITIONER_SECONDS = 65  # longer than a worker's catalog takes to see that something is retired
-_FAREWELL_SECONDS = 0.3
+_FAREWELL_SECONDS = 1.0
 _LOOK_SECONDS = 1.0  # between two looks at the rule files
 _WARM_SECONDS = 1.0
 _FAREWELL_SHARE = 0.2  # of the grace, for messages under way
@@ -282,7 +282,9 @@ class _Server(uvicorn.Server):
             listener.close()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         self._closing.begin()
-        await asyncio.sleep(_FAREWELL_SECONDS)
+        ends = asyncio.get_running_loop().time() + _FAREWELL_SECONDS
+        while self.server_state.connections and asyncio.get_running_loop().time() < ends:  # noqa: ASYNC110  uvicorn has no event
+            await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
 

@@ -65,9 +65,9 @@ WHERE end_at = %s AND stored_at = %s AND stream_id = %s AND start_at = %s;
 -- name: state
 -- What is stored of a span in whole hours, as a fingerprint: every row that is written has an xmin of its own, and a
 -- row is never changed in place. Rows that the span cuts through are told; so is what is retired. Index: as read_rollups has them.
-SELECT count(*), coalesce(sum(hash_record_extended(ROW(tableoid, xmin, stream_id, metric_id, window_start), 0)), 0)::text,
-    coalesce(bool_or(first_at < %(since)s), false), coalesce(bool_or(last_at >= %(until)s), false),
-    (SELECT coalesce(sum(hash_record_extended(ROW(xmin, class, resolution), 0)), 0)::text FROM modelmeter.retired)
+SELECT rows.*, retired.*
+FROM (SELECT count(*), coalesce(sum(hash_record_extended(ROW(tableoid, xmin, stream_id, metric_id, window_start), 0)), 0)::text,
+    coalesce(bool_or(first_at < %(since)s), false), coalesce(bool_or(last_at >= %(until)s), false)
 FROM (
     SELECT tableoid, xmin, stream_id, metric_id, window_start, first_at, last_at FROM modelmeter.rollup_partial_1m
     WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
@@ -89,7 +89,8 @@ FROM (
     WHERE stream_id = ANY(%(streams)s::int[]) AND (%(metrics)s::int[] IS NULL OR metric_id = ANY(%(metrics)s))
         AND window_start >= %(first_day)s AND window_start < %(last_day)s
 ) AS stored
-WHERE last_at >= %(since)s AND first_at < %(until)s;
+WHERE last_at >= %(since)s AND first_at < %(until)s) AS rows,
+    (SELECT coalesce(sum(hash_record_extended(ROW(xmin, class, resolution), 0)), 0)::text FROM modelmeter.retired) AS retired;
 
 -- name: catalog_state
 -- The same of all streams and what is not folded yet. Index: none, both tables are small.

@@ -193,5 +193,7 @@ class Worker:
 
 def _is_permanent(error: psycopg.Error) -> bool:
     """Whether it is the rows that are refused, and not the schema or our rights that are amiss for a while."""
+    if isinstance(error, psycopg.errors.InternalError_):  # Citus tells of a node's refusal without its code
+        return " violates " in str(error)
     refused = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, ProgramLimitExceeded)
     return isinstance(error, refused) and not isinstance(error, _NOT_OF_THE_ROWS)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import signal
 import socket
@@ -10,7 +9,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,15 +23,14 @@ from modelmeter.comparer import Comparer
 from modelmeter.config import Config
 from modelmeter.corrector import Corrector
 from modelmeter.dispatcher import Dispatcher
-from modelmeter.errors import ModelmeterError, WrongSetting
+from modelmeter.errors import ModelmeterError
 from modelmeter.evaluator import Evaluator
 from modelmeter.ingester import Ingester
 from modelmeter.notify.current import CurrentNotifications
 from modelmeter.partitioner import Partitioner, retire_now
 from modelmeter.pinner import Pinner
-from modelmeter.queue import Backlog, Consumer, Producer, Steward
-from modelmeter.queue.outside import OutsideConsumer
-from modelmeter.queue.url import NatsUrl, PostgresUrl, parse
+from modelmeter.queue.url import PostgresUrl, parse
+from modelmeter.queues import make_consumer, make_producer
 from modelmeter.reader import Limits, Reader
 from modelmeter.recorder import Recorder
 from modelmeter.retention import read_retention
@@ -42,10 +39,7 @@ from modelmeter.rule_book import RuleBook
 from modelmeter.rule_trial import Trial
 from modelmeter.runner import Hangup, Leadership, Pulse, Stop, run_loop
 from modelmeter.side_reader import SideReader
-from modelmeter.store.dead_letters import DeadLetters
 from modelmeter.store.migrations import wait_for_schema
-from modelmeter.store.outside import OutsideDatabase
-from modelmeter.store.queue import PostgresConsumer, PostgresProducer, PostgresSteward
 from modelmeter.store.writer import Catalog
 from modelmeter.web import (
     alertmanager,
@@ -85,83 +79,6 @@ _LOOK_SECONDS = 1.0  # between two looks at the rule files
 _WARM_SECONDS = 1.0
 _FAREWELL_SHARE = 0.2  # of the grace, for messages under way
 _IDLE_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-
-
-def make_producer(config: Config) -> Producer:
-    """The API's side of the queue that the setting `queue` names."""
-    url = parse(config.queue)
-    if isinstance(url, PostgresUrl):
-        return PostgresProducer(config.database_url)
-    if isinstance(url, NatsUrl):
-        return _outside("nats", "modelmeter.queue.nats").NatsProducer(url)  # type: ignore[no-any-return]
-    return _outside("pubsub", "modelmeter.queue.pubsub").PubsubProducer(url)  # type: ignore[no-any-return]
-
-
-def make_consumer(config: Config) -> Consumer:
-    """The worker's side of the same."""
-    url = parse(config.queue)
-    if isinstance(url, PostgresUrl):
-        return PostgresConsumer(config.database_url)
-    if isinstance(url, NatsUrl):
-        broker = _outside("nats", "modelmeter.queue.nats").NatsBroker(url)
-    else:
-        broker = _outside("pubsub", "modelmeter.queue.pubsub").PubsubBroker(url)
-    return OutsideConsumer(broker, OutsideDatabase(config.database_url), url.max_deliver)
-
-
-def make_steward(config: Config) -> Steward:
-    """Who makes, looks at and empties it."""
-    url = parse(config.queue)
-    if isinstance(url, PostgresUrl):
-        return PostgresSteward(config.database_url)
-    if isinstance(url, NatsUrl):
-        return _outside("nats", "modelmeter.queue.nats").NatsSteward(url)  # type: ignore[no-any-return]
-    return _outside("pubsub", "modelmeter.queue.pubsub").PubsubSteward(url)  # type: ignore[no-any-return]
-
-
-def _outside(extra: str, module: str) -> ModuleType:
-    """The implementation of a queue outside; its client is an extra."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("modelmeter"):
-            raise
-        raise WrongSetting(
-            f"queue: {extra}:// needs the package of {error.name}: pip install 'modelmeter[{extra}]'"
-        ) from None
-
-
-def read_backlog(config: Config) -> Backlog:
-    """What waits on the queue now."""
-
-    async def read() -> Backlog:
-        producer = make_producer(config)
-        try:
-            return await producer.backlog()
-        finally:
-            await producer.close()
-
-    return asyncio.run(read())
-
-
-def retry_dead_letters(config: Config, ids: Sequence[int] | None) -> int:
-    """Back onto the queue, whichever it is (all, when `ids` is None); how many."""
-    letters = DeadLetters(config.database_url)
-    if isinstance(parse(config.queue), PostgresUrl):
-        return letters.retry(ids)
-
-    async def retry() -> int:
-        producer = make_producer(config)
-        count = 0
-        try:
-            for letter_id, events, payload in letters.read(ids):
-                await producer.enqueue(payload, events)  # killed after this, it is sent again, and counts once
-                count += letters.drop([letter_id])
-        finally:
-            await producer.close()
-        return count
-
-    return asyncio.run(retry())
 
 
 async def _warm() -> None:

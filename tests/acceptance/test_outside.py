@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from modelmeter.app import make_steward, read_backlog
 from modelmeter.config import Config
+from modelmeter.queues import make_steward, read_backlog
 from modelmeter.store.embedded import EmbeddedPostgres
 from modelmeter.store.migrations import migrate
 from tests.acceptance.load import Load, audit

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from modelmeter.app import make_steward, read_backlog
 from modelmeter.config import Config
+from modelmeter.queues import make_steward, read_backlog
 from tests.acceptance.load import MODELS, Sent
 from tests.acceptance.test_dead_letters import message
 from tests.acceptance.yard import Yard, ask, connect, is_ready, until

@@ -52,7 +52,7 @@ def retry_dead_letters(
     queue: Queue = None,
 ) -> None:
     """Put them back on the queue. What was counted already is not counted again."""
-    from modelmeter.app import retry_dead_letters as run  # noqa: PLC0415
+    from modelmeter.queues import retry_dead_letters as run  # noqa: PLC0415
 
     chosen = _chosen(ids, every)
     config = settings(database_url=database_url, data_dir=data_dir, queue=queue)

@@ -33,7 +33,7 @@ def create_queue(
     wait: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for a broker that is away.")] = 0,
 ) -> None:
     """Make what the queue needs: the stream, or the topics and subscriptions. What is there already stays."""
-    from modelmeter.app import make_steward  # noqa: PLC0415
+    from modelmeter.queues import make_steward  # noqa: PLC0415
 
     steward = make_steward(_queue_settings(database_url, queue))
     deadline = time.monotonic() + wait
@@ -53,7 +53,7 @@ def create_queue(
 @queues.command("status")
 def show_queue(database_url: DatabaseUrl = None, queue: Queue = None) -> None:
     """What waits on the queue, and how the queue itself is."""
-    from modelmeter.app import make_steward, read_backlog  # noqa: PLC0415
+    from modelmeter.queues import make_steward, read_backlog  # noqa: PLC0415
 
     config = _queue_settings(database_url, queue)
     facts = make_steward(config).status()
@@ -76,7 +76,7 @@ def purge_queue(
     sure: Annotated[bool, typer.Option("--yes", help="Do it: acknowledged events are lost for good.")] = False,
 ) -> None:
     """Drop all that waits. Acknowledged events are lost by this."""
-    from modelmeter.app import make_steward  # noqa: PLC0415
+    from modelmeter.queues import make_steward  # noqa: PLC0415
 
     if not dry_run and not sure:
         raise WrongSetting("purge drops acknowledged events for good; say --yes, or --dry-run to see how many messages")

@@ -9,4 +9,6 @@ from modelmeter.queue.nats.broker import NatsBroker
 from modelmeter.queue.nats.producer import NatsProducer
 from modelmeter.queue.nats.steward import NatsSteward
 
-__all__ = ["NatsBroker", "NatsProducer", "NatsSteward"]
+make_producer, make_broker, make_steward = NatsProducer, NatsBroker, NatsSteward
+
+__all__ = ["NatsBroker", "NatsProducer", "NatsSteward", "make_broker", "make_producer", "make_steward"]

@@ -9,4 +9,6 @@ from modelmeter.queue.pubsub.gauge import Gauge
 from modelmeter.queue.pubsub.producer import PubsubProducer
 from modelmeter.queue.pubsub.steward import PubsubSteward
 
-__all__ = ["Gauge", "PubsubBroker", "PubsubProducer", "PubsubSteward"]
+make_producer, make_broker, make_steward = PubsubProducer, PubsubBroker, PubsubSteward
+
+__all__ = ["Gauge", "PubsubBroker", "PubsubProducer", "PubsubSteward", "make_broker", "make_producer", "make_steward"]
